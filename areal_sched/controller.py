@@ -1,0 +1,115 @@
+"""The controller: one event in, its commands out, both on record before anything is executed.
+
+Laws:
+
+1. One event at a time, run to completion. Never re-entrant.
+2. The event is folded into the state, then the scheduler decides; after each command it yields,
+   the view already shows that command.
+3. Event and commands are recorded before `Controller.handle` returns, even when it raises: the
+   last record is the culprit.
+4. Time never runs backwards. It is passed in; nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeAlias
+
+from areal_sched.commands import Command
+from areal_sched.errors import InvalidCommand, NotReentrant, UnexpectedEvent
+from areal_sched.events import Event
+from areal_sched.fold_commands import COMMAND_FOLDS
+from areal_sched.fold_events import EVENT_FOLDS
+from areal_sched.limits import Limits
+from areal_sched.state import ClusterState, SettledHook
+from areal_sched.view import ClusterView
+
+Record: TypeAlias = Callable[[int, Event, tuple[Command, ...], str | None], None]
+"""Takes (now_ns, event, commands, error): `JournalWriter.record` is one."""
+
+
+class Scheduler(Protocol):
+    """Decides. Built as ``Class(limits, **options)``; see `areal_sched.load`."""
+
+    def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
+        """Yield the commands that answer `event`.
+
+        No clock, no I/O, no thread, no randomness: the same events must give the same commands.
+        """
+
+
+class Executor(Protocol):
+    """Acts. The simulator and the real back end each have one."""
+
+    def execute(self, command: Command) -> None:
+        """Begin to carry out a command and return at once; the outcome comes back as events."""
+
+
+class Controller:
+    """Joins a scheduler to the state and the record.
+
+    Args:
+        scheduler: decides.
+        limits: bounds the state enforces.
+        record: called once per handled event; None records nothing.
+        on_settled: see `areal_sched.state.ClusterState`.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        limits: Limits,
+        record: Record | None,
+        on_settled: SettledHook | None = None,
+    ) -> None:
+        self.state = ClusterState(limits, on_settled)
+        self._decide = scheduler.decide
+        self._record = record
+        self._handling = False
+
+    def handle(self, event: Event, *, now_ns: int) -> tuple[Command, ...]:
+        """Fold one event, let the scheduler decide, record both.
+
+        Args:
+            event: what happened.
+            now_ns: when, in nanoseconds since the run began.
+
+        Returns:
+            The commands, in the order in which they are to be executed.
+
+        Raises:
+            UnexpectedEvent: the executor's bug. The run cannot go on.
+            InvalidCommand: the scheduler's bug. The run cannot go on.
+            NotReentrant: called from inside itself.
+        """
+        if self._handling:
+            raise NotReentrant(f"{event} was handled inside another event")
+        self._handling = True
+        state = self.state
+        commands: list[Command] = []
+        error: str | None = None
+        try:
+            if now_ns < state.now_ns:
+                raise UnexpectedEvent(
+                    f"{event} at {now_ns} ns, but it is {state.now_ns} ns already"
+                )
+            state.now_ns = now_ns
+            fold = EVENT_FOLDS.get(type(event))
+            if fold is None:
+                raise UnexpectedEvent(f"{event!r} is no event")
+            fold(state, event)
+            for command in self._decide(event, state):
+                commands.append(command)
+                reserve = COMMAND_FOLDS.get(type(command))
+                if reserve is None:
+                    raise InvalidCommand(f"{command!r} is no command")
+                reserve(state, command)
+        except BaseException as exc:
+            error = f"{type(exc).__name__}: {exc}"
+            raise
+        finally:
+            self._handling = False
+            result = tuple(commands)
+            if self._record is not None:
+                self._record(now_ns, event, result, error)
+        return result

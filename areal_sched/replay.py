@@ -1,0 +1,46 @@
+"""Replay: feed a journal's events to a scheduler again and compare its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from areal_sched.controller import Controller, Scheduler
+from areal_sched.errors import ProtocolError, ReplayDiverged
+from areal_sched.journal import Entry
+from areal_sched.limits import Limits
+
+
+def replay(entries: Iterable[Entry], scheduler: Scheduler, limits: Limits) -> int:
+    """Replay entries through a fresh scheduler.
+
+    An entry that recorded an error must raise the same error again.
+
+    Args:
+        entries: handled events in order, as `JournalReader.entries` gives them.
+        scheduler: built like the recorded one.
+        limits: the recorded run's.
+
+    Returns:
+        How many entries were replayed, all with identical commands.
+
+    Raises:
+        ReplayDiverged: names the first entry that differs.
+    """
+    controller = Controller(scheduler, limits, record=None)
+    count = 0
+    for count, entry in enumerate(entries, start=1):
+        error: str | None = None
+        commands: object = ()
+        try:
+            commands = controller.handle(entry.event, now_ns=entry.now_ns)
+        except ProtocolError as exc:
+            error = f"{type(exc).__name__}: {exc}"
+        if error != entry.error or (error is None and commands != entry.commands):
+            raise ReplayDiverged(
+                entry=count - 1,
+                now_ns=entry.now_ns,
+                event=entry.event,
+                recorded=entry.error or entry.commands,
+                replayed=error or commands,
+            )
+    return count

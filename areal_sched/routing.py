@@ -1,0 +1,83 @@
+"""Choosing the server for a new rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
+
+from areal_sched.errors import ConfigError, nearest
+from areal_sched.ids import ServerId
+from areal_sched.view import ClusterView
+
+Router: TypeAlias = Callable[[ClusterView], ServerId | None]
+
+
+class LoadIndex:
+    """The least loaded server in amortised O(log n), without a scan.
+
+    A heap with lazy deletion: every change pushes a new entry, stale ones are dropped when they
+    reach the top. A change of load must be reported through `update`.
+    """
+
+    __slots__ = ("_heap", "_load")
+
+    def __init__(self) -> None:
+        self._load: dict[ServerId, int] = {}
+        self._heap: list[tuple[int, ServerId]] = []
+
+    def update(self, server_id: ServerId, load: int) -> None:
+        """Set a server's load; new servers are added."""
+        self._load[server_id] = load
+        heap = self._heap
+        heappush(heap, (load, server_id))
+        if len(heap) > 64 and len(heap) > 8 * len(self._load):
+            # Stale entries below the top pile up when one server stays least loaded for long.
+            heap[:] = [(load, server_id) for server_id, load in self._load.items()]
+            heapify(heap)
+
+    def remove(self, server_id: ServerId) -> None:
+        """Forget a server."""
+        del self._load[server_id]
+
+    def least(self) -> ServerId | None:
+        """The server of least load, lowest id first; None if there is none."""
+        heap = self._heap
+        load = self._load
+        while heap:
+            least_load, server_id = heap[0]
+            if load.get(server_id) == least_load:
+                return server_id
+            heappop(heap)
+        return None
+
+
+class RoundRobin:
+    """Servers in turn, by id, skipping lost ones."""
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def __call__(self, view: ClusterView) -> ServerId | None:
+        """The next server, or None without servers."""
+        ids = sorted(view.servers)
+        if not ids:
+            return None
+        self._last = next((i for i in ids if i > self._last), ids[0])
+        return ServerId(self._last)
+
+
+def router(name: str) -> Router:
+    """Return the router of that name: ``least_loaded``, ``round_robin`` or ``least_kv``.
+
+    Raises:
+        ConfigError: there is no such router.
+    """
+    if name == "least_loaded":
+        return lambda view: view.least_loaded()
+    if name == "least_kv":
+        return lambda view: view.least_kv()
+    if name == "round_robin":
+        return RoundRobin()
+    known = ("least_loaded", "least_kv", "round_robin")
+    raise ConfigError(f"scheduler.routing = {name!r}{nearest(name, known)}")

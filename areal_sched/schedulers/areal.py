@@ -1,0 +1,63 @@
+"""AReaL: generate all the time, bound staleness at admission, interrupt on every new version.
+
+Source: arXiv 2505.24298, sections 4 and 5.1, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from areal_sched import parts
+from areal_sched.commands import Command, UpdateMode
+from areal_sched.events import Event, RolloutFinished
+from areal_sched.limits import Limits
+from areal_sched.routing import router
+from areal_sched.view import ClusterView
+
+
+class Areal:
+    """Trains as soon as a batch is ready, oldest first, each trajectory once.
+
+    Args:
+        limits: ``eta`` bounds what may start; ``max_rollouts_in_flight`` how much at a time.
+        unit: ``group`` (a prompt holds its place until its last answer has a reward, as in the
+            paper's system) or ``rollout`` (one place per answer).
+        routing: ``least_loaded``, ``round_robin`` or ``least_kv``.
+        mode: ``interrupt`` as in the paper; ``drain`` is its non-interruptible ablation.
+        barrier: servers wait for each other after an update, as in the paper's system.
+        resume_after: ``load``, or ``evaluation`` as the released system does.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        unit: parts.Unit = "group",
+        routing: str = "least_loaded",
+        mode: UpdateMode = "interrupt",
+        barrier: bool = True,
+        resume_after: str = "load",
+    ) -> None:
+        parts.one_of("unit", unit, parts.UNITS)
+        parts.one_of("resume_after", resume_after, ("load", "evaluation"))
+        self._unit = unit
+        self._route = router(routing)
+        self._updates = parts.WeightUpdates(
+            mode, self._route, barrier=barrier, hold_for_trainer=resume_after == "evaluation"
+        )
+
+    def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
+        """Update weights, start what fits, train what is ready."""
+        kind = type(event)
+        if kind is RolloutFinished:
+            # Its place is free, unless its group holds it; nothing can have become ready.
+            if self._unit == "rollout" and self._updates.generating:
+                yield from parts.start(view, self._route, self._unit)
+            return
+        if kind in parts.WeightUpdates.EVENTS:
+            yield from self._updates.on(event, view)
+        if view.abandoned_groups:
+            yield from parts.discard_abandoned(view)
+        yield from parts.train(view, self._unit)
+        if self._updates.generating:
+            yield from parts.start(view, self._route, self._unit)

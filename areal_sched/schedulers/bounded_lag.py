@@ -1,0 +1,59 @@
+"""Bounded lag: admit freely, drop what would be trained too late.
+
+Source: prime-rl's maximum off-policy level, NeMo-RL's maximum trajectory age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from areal_sched import parts
+from areal_sched.commands import Command, UpdateMode
+from areal_sched.errors import ConfigError
+from areal_sched.events import Event, TrainStepFinished
+from areal_sched.limits import Limits
+from areal_sched.routing import router
+from areal_sched.view import ClusterView
+
+
+class BoundedLag:
+    """Nothing older than ``max_lag`` versions is trained; a dropped rollout takes its group along.
+
+    Args:
+        limits: ``max_lag`` must be set; ``eta`` may be infinite.
+        unit, routing, mode: as for `areal_sched.schedulers.areal.Areal`.
+
+    Raises:
+        ConfigError: ``max_lag`` is not set.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        unit: parts.Unit = "group",
+        routing: str = "least_loaded",
+        mode: UpdateMode = "in_place",
+    ) -> None:
+        parts.one_of("unit", unit, parts.UNITS)
+        if limits.max_lag is None:
+            raise ConfigError("limits.max_lag is not set: bounded_lag needs it")
+        self._unit = unit
+        self._max_lag = limits.max_lag
+        self._route = router(routing)
+        self._updates = parts.WeightUpdates(mode, self._route, barrier=False)
+
+    def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
+        """Drop what became too old with the new version, then go on like AReaL."""
+        if type(event) is TrainStepFinished:
+            oldest = view.weight_version - self._max_lag
+            late = {r.group.group_id for r in view.rollouts.values() if r.first_version < oldest}
+            for group_id in sorted(late):
+                yield from parts.give_up(view.groups[group_id])
+        if type(event) in parts.WeightUpdates.EVENTS:
+            yield from self._updates.on(event, view)
+        if view.abandoned_groups:
+            yield from parts.discard_abandoned(view)
+        yield from parts.train(view, self._unit)
+        if self._updates.generating:
+            yield from parts.start(view, self._route, self._unit)
