@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from areal_sched import schedulers
 from areal_sched.controller import Scheduler
@@ -59,5 +59,5 @@ def load(path: str, limits: Limits, options: Mapping[str, Any] | None = None) ->
         for name in options:
             if name not in names:
                 raise ConfigError(f"scheduler.{name}: no such option{nearest(name, names)}")
-    build: Callable[..., Scheduler] = cls
+    build = cast(Callable[..., Scheduler], cls)
     return build(limits, **options)

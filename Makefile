@@ -1,0 +1,85 @@
+# Everything runs from .venv, which is made on first use and made again only when pyproject.toml
+# or constraints.txt change. Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n 2
+
+# One stamp file per kind of install: core runs simulations, dev adds the tests and the docs.
+CORE := $(VENV)/.installed-core
+DEV := $(VENV)/.installed-dev
+
+# Two installs must not change .venv at once, nor one change it under a running command. So when
+# any of the goals needs dev, all of them wait for it, also under make -j.
+DEV_GOALS := check docs format lint test $(DEV)
+NEEDS := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),$(DEV),$(CORE))
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo sim test check lint bench docs format clean
+
+help: ## list what make can do
+	@echo "areal-lab: make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(NEEDS) ## simulate a small asynchronous run, write it to runs/demo and show it
+	@$(BIN)/areal-sim demo --out runs/demo
+
+sim: demo ## the same as demo
+
+test: $(DEV) ## run every test (PYTEST_ARGS="-x -k staleness" passes other options)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint ## lint, then run the quick tests
+	@$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+lint: $(DEV) ## lint, format, types and import contracts, without tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(NEEDS) ## measure how fast the simulator and the scheduler are
+	@$(BIN)/python -m benchmarks
+
+docs: $(DEV) ## build the documentation into site/, warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Read it: site/index.html"
+
+format: $(DEV) ## format the code and apply the safe fixes
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+clean: ## remove caches and build products (.venv and runs/ stay)
+	@rm -rf build dist site *.egg-info
+	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "areal-lab needs Python 3.11 or newer, and there is no $(PYTHON)." >&2; \
+		echo "Install it, or name another: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "areal-lab needs Python 3.11 or newer, and $(PYTHON) is older." >&2; \
+		echo "Name a newer one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module to make $(VENV) with." >&2; \
+		echo "On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# $(call install,WHAT THE READER IS TOLD,WHAT PIP IS ASKED FOR)
+define install
+@echo "Installing $(1) into $(VENV). This is done once."
+@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e "$(2)"
+endef
+
+$(CORE): pyproject.toml constraints.txt | $(VENV)/.made
+	$(call install,areal-lab and the libraries it runs with,.)
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(VENV)/.made
+	$(call install,areal-lab and the tools for its tests and docs,.[dev])
+	@touch $(CORE) $@

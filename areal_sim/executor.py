@@ -1,0 +1,293 @@
+"""The simulator's executor: carries out the controller's commands on simulated devices.
+
+Nothing here decides. Events wait in an inbox until the one in hand is done; when the inbox is
+empty, everything of this instant is known and the touched servers go on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from areal_sched import commands as c
+from areal_sched.controller import Controller
+from areal_sched.events import (
+    Event,
+    PromptArrived,
+    RewardComputed,
+    RolloutFinished,
+    ServerJoined,
+    ServerLost,
+    TimerFired,
+    TrainerReady,
+    TrainStepFinished,
+)
+from areal_sched.ids import RolloutId, ServerId, WeightVersion
+from areal_sched.measurements import Measurement
+from areal_sched.records import Phase, Rollout
+from areal_sim.clock import Clock
+from areal_sim.engine import Engine, Request
+from areal_sim.feed import PromptFeed
+from areal_sim.rewarder import Rewarder
+from areal_sim.server import Server
+from areal_sim.trainer import Trainer
+
+BACKLOG_GROUPS = 64
+"""Prompts on offer beyond those started: the data loader's read-ahead."""
+
+
+class SimExecutor:
+    """Joins a controller to simulated servers, a trainer and reward workers.
+
+    Build it, then set ``rewarder`` and ``trainer`` (they need it as their host), add servers with
+    `add_server`, and `begin`.
+
+    Args:
+        env: the simulation.
+        controller: decides and records.
+        feed: prompts and, for the simulator alone, response lengths.
+        measure: takes (now_ns, measurement).
+        length_limit_tokens: answers of this length end for reason ``length``.
+    """
+
+    def __init__(
+        self,
+        env: Clock,
+        controller: Controller,
+        feed: PromptFeed,
+        measure: Callable[[int, Measurement], None],
+        *,
+        length_limit_tokens: int,
+    ) -> None:
+        self._env = env
+        self._controller = controller
+        self._state = controller.state
+        self._handle = controller.handle
+        self._feed = feed
+        self._measure = measure
+        self._length_limit_tokens = length_limit_tokens
+        self.servers: dict[ServerId, Server] = {}
+        self.rewarder: Rewarder
+        self.trainer: Trainer
+        self.published = WeightVersion(0)
+        self.started = self.finished_rollouts = 0
+        self._inbox: deque[Event] = deque()
+        self._touched: list[Server] = []
+        self._requests: dict[int, Request] = {}
+        self._execute: dict[type, Callable[[Any], None]] = {
+            c.StartRollouts: self._start_rollouts,
+            c.ResumeRollouts: self._resume_rollouts,
+            c.InterruptRollouts: self._interrupt_rollouts,
+            c.AbortRollouts: self._abort_rollouts,
+            c.DropRollouts: self._drop_rollouts,
+            c.LoadWeights: self._load_weights,
+            c.StartTrainStep: self._start_train_step,
+            c.SetTimer: self._set_timer,
+        }
+
+    # ---- set-up --------------------------------------------------------------------------------
+
+    def add_server(
+        self,
+        server_id: ServerId,
+        new_engine: Callable[[], Engine],
+        load_ns: Callable[[], int],
+    ) -> Server:
+        """Add a server; it joins at `begin`."""
+        server = Server(self._env, server_id, self, new_engine, load_ns, self.published)
+        self.servers[server_id] = server
+        return server
+
+    def begin(self) -> None:
+        """Servers join, prompts arrive, the trainer is ready."""
+        for server in self.servers.values():
+            self._emit_joined(server)
+        self.emit(TrainerReady(weight_version=self.published))
+        self._top_up()
+        self.end_instant()
+
+    def close(self) -> None:
+        """The run ends here: report the spans in progress."""
+        for server in self.servers.values():
+            server.close()
+        self.trainer.close()
+
+    # ---- Executor ------------------------------------------------------------------------------
+
+    def execute(self, command: c.Command) -> None:
+        """Begin to carry out a command; its outcome comes back as events."""
+        self._execute[type(command)](command)
+
+    def _start_rollouts(self, command: c.StartRollouts) -> None:
+        feed = self._feed
+        group_id = command.group_id
+        prompt_tokens = self._state.groups[group_id].prompt_tokens
+        server = self.servers[command.server_id]
+        for rollout_id in command.rollout_ids:
+            request = Request(rollout_id, prompt_tokens, feed.take(group_id))
+            self._requests[rollout_id] = request
+            server.submit(request)
+        self.started += len(command.rollout_ids)
+        if len(self._state.pending) < BACKLOG_GROUPS:
+            self._top_up()
+
+    def _resume_rollouts(self, command: c.ResumeRollouts) -> None:
+        server = self.servers[command.server_id]
+        rollouts = self._state.rollouts
+        for rollout_id in command.rollout_ids:
+            request = self._requests[rollout_id]
+            known = rollouts[rollout_id].generated_tokens
+            if known != request.generated_tokens:
+                # Its server was lost: only what had been reported is left.
+                request.generated_tokens = known
+                request.seen_tokens = request.prompt_tokens + known if known else 0
+            server.submit(request)
+
+    def _interrupt_rollouts(self, command: c.InterruptRollouts) -> None:
+        self.servers[command.server_id].remove(set(command.rollout_ids), None)
+
+    def _abort_rollouts(self, command: c.AbortRollouts) -> None:
+        by_server: dict[ServerId, set[int]] = {}
+        for rollout_id in command.rollout_ids:
+            server_id = self._state.rollouts[rollout_id].server_id
+            by_server.setdefault(server_id, set()).add(rollout_id)
+        for server_id, rollout_ids in by_server.items():
+            self.servers[server_id].remove(rollout_ids, "aborted")
+
+    def _drop_rollouts(self, command: c.DropRollouts) -> None:
+        for rollout_id in command.rollout_ids:
+            self._requests.pop(rollout_id, None)
+
+    def _load_weights(self, command: c.LoadWeights) -> None:
+        self.servers[command.server_id].load(command.weight_version, command.mode)
+
+    def _start_train_step(self, command: c.StartTrainStep) -> None:
+        rollouts = self._state.rollouts
+        sizes = []
+        for rollout_id in command.rollout_ids:
+            rollout = rollouts[rollout_id]
+            sizes.append(rollout.group.prompt_tokens + rollout.generated_tokens)
+        self.trainer.start(command, sizes)
+
+    def _set_timer(self, command: c.SetTimer) -> None:
+        timer = self._env.timeout(command.fire_at_ns - self._env.now)
+
+        def fire(_: object) -> None:
+            self.emit(TimerFired(timer_id=command.timer_id))
+            self.end_instant()
+
+        timer.callbacks.append(fire)
+
+    # ---- host of servers, trainer and rewarder -------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Report an event; it is handled by `end_instant`."""
+        self._inbox.append(event)
+
+    def end_instant(self) -> None:
+        """Handle all events of this instant, then let the touched servers go on."""
+        inbox = self._inbox
+        handle, execute = self._handle, self._execute
+        now_ns = self._env.now
+        touched = self._touched
+        while inbox or touched:
+            while inbox:
+                event = inbox.popleft()
+                commands = handle(event, now_ns=now_ns)
+                for command in commands:
+                    execute[type(command)](command)
+                if type(event) is TrainStepFinished:
+                    self.published = event.weight_version
+            while touched:
+                touched.pop().settle()
+
+    def settled(self, rollouts: Sequence[Rollout]) -> None:
+        """Forget what failed; its replacement will answer at the same length."""
+        if rollouts and rollouts[0].phase is Phase.FAILED:
+            for rollout in rollouts:
+                request = self._requests.pop(rollout.rollout_id)
+                self._feed.put_back(rollout.group.group_id, request.total_tokens)
+
+    def finished(self, request: Request, server: Server) -> None:
+        """A rollout has its last token: report it and compute its reward."""
+        rollout_id = RolloutId(request.rollout_id)
+        tokens = request.total_tokens
+        del self._requests[rollout_id]
+        self.finished_rollouts += 1
+        self._inbox.append(
+            RolloutFinished(
+                rollout_id=rollout_id,
+                weight_version=server.weight_version,
+                generated_tokens=tokens,
+                finish_reason="length" if tokens >= self._length_limit_tokens else "stop",
+            )
+        )
+        self.rewarder.submit(rollout_id)
+
+    def rewarded(self, rollout_id: int) -> None:
+        """A reward is computed. Its value is not modelled: no schedule here depends on it."""
+        self._inbox.append(RewardComputed(rollout_id=RolloutId(rollout_id), reward=0.0))
+
+    def touched(self, server: Server) -> None:
+        """Settle this server at the end of the instant."""
+        self._touched.append(server)
+
+    def measure(self, span: Measurement) -> None:
+        """Hand a measurement on."""
+        self._measure(self._env.now, span)
+
+    def lend_servers(self, lent: Callable[[], None]) -> None:
+        """Colocated: call `lent` when every live server has given its GPUs."""
+        waiting = [server for server in self.servers.values() if server.alive]
+        left = len(waiting)
+        if not left:
+            lent()
+
+        def one_lent() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                lent()
+
+        for server in waiting:
+            server.lend(one_lent)
+
+    def give_back_servers(self) -> None:
+        """Colocated: the servers have their GPUs again."""
+        for server in self.servers.values():
+            server.give_back()
+
+    # ---- faults --------------------------------------------------------------------------------
+
+    def lose_server(self, server_id: ServerId) -> None:
+        """A server dies."""
+        self.servers[server_id].lose()
+        self.emit(ServerLost(server_id=server_id))
+        self.end_instant()
+
+    def return_server(self, server_id: ServerId) -> None:
+        """A lost server is back, with the newest published weights."""
+        server = self.servers[server_id]
+        server.rejoin(self.published)
+        self._emit_joined(server)
+        self.end_instant()
+
+    # ---- shared parts --------------------------------------------------------------------------
+
+    def _emit_joined(self, server: Server) -> None:
+        engine = server.engine
+        self.emit(
+            ServerJoined(
+                server_id=server.server_id,
+                max_running_rollouts=engine.max_running_rollouts,
+                kv_cache_tokens=engine.kv_cache_tokens,
+                weight_version=server.weight_version,
+            )
+        )
+
+    def _top_up(self) -> None:
+        # What was offered and not yet handled is in the inbox, one event a group.
+        offered = sum(type(event) is PromptArrived for event in self._inbox)
+        for _ in range(BACKLOG_GROUPS - len(self._state.pending) - offered):
+            self.emit(self._feed.offer(self._state.weight_version))

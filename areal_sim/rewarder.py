@@ -1,0 +1,64 @@
+"""Reward workers: a queue, first come first served, with service times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from areal_sim.alarm import Alarm
+from areal_sim.clock import Clock
+
+
+class Rewarder:
+    """So many workers, each busy for one service time per trajectory.
+
+    A worker is free again when it is done, so a trajectory's end is known when it comes; nothing
+    waits in SimPy but the next end.
+
+    Args:
+        env: the simulation.
+        workers: how many rewards are computed at a time.
+        service_ns: takes nothing, gives the next trajectory's service time in nanoseconds.
+        computed: called with each rollout id when its reward is there.
+        end_instant: called after all of one instant.
+    """
+
+    def __init__(
+        self,
+        env: Clock,
+        workers: int,
+        service_ns: Callable[[], int],
+        computed: Callable[[int], None],
+        end_instant: Callable[[], None],
+    ) -> None:
+        self._env = env
+        self._service_ns = service_ns
+        self._computed = computed
+        self._end_instant = end_instant
+        self._free_ns = [0] * workers  # a heap: when each worker is free again
+        self._due: list[tuple[int, int, int]] = []  # a heap: end, order, rollout
+        self._order = 0
+        self._alarm = Alarm(env, self._ring)
+
+    def submit(self, rollout_id: int) -> None:
+        """Queue a finished rollout; a service time of 0 with a free worker answers at once."""
+        now_ns = self._env.now
+        begin_ns = max(heappop(self._free_ns), now_ns)
+        end_ns = begin_ns + self._service_ns()
+        heappush(self._free_ns, end_ns)
+        if end_ns == now_ns:
+            self._computed(rollout_id)
+            return
+        self._order += 1
+        heappush(self._due, (end_ns, self._order, rollout_id))
+        if self._due[0][1] == self._order:
+            self._alarm.at(end_ns)
+
+    def _ring(self) -> None:
+        due = self._due
+        now_ns = self._env.now
+        while due and due[0][0] <= now_ns:
+            self._computed(heappop(due)[2])
+        self._end_instant()
+        if due:
+            self._alarm.at(due[0][0])

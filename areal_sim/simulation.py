@@ -1,0 +1,246 @@
+"""One simulated run, from a set-up to its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from simpy.core import EmptySchedule
+
+from areal_sched.controller import Controller, Record, Scheduler
+from areal_sched.errors import ArealError
+from areal_sched.ids import ServerId
+from areal_sched.limits import Limits
+from areal_sched.measurements import Measurement
+from areal_sched.packing import PackedStep
+from areal_sched.records import Rollout
+from areal_sched.state import SettledHook
+from areal_sim.clock import Clock
+from areal_sim.costs.protocol import CostProvider, ServerCost
+from areal_sim.engine import Engine
+from areal_sim.executor import SimExecutor
+from areal_sim.faults import NS_PER_S, Faults, start_losses, stragglers
+from areal_sim.feed import PromptFeed
+from areal_sim.rewarder import Rewarder
+from areal_sim.trainer import Trainer
+from traces import WorkloadSource
+
+
+class SimulationError(ArealError):
+    """The simulated run cannot go on, or did not add up: a bug of a scheduler or of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Everything a simulated run is made of.
+
+    Attributes:
+        limits: bounds the state enforces.
+        steps: training steps to simulate.
+        servers: inference servers.
+        colocated: whether trainer and servers share all GPUs.
+        max_running_rollouts, kv_cache_tokens, prefill_chunk_tokens, kv_reserve_tokens: of one
+            server, see `areal_sim.engine.Engine`.
+        costs: where times come from.
+        layout: packs one step's sequence lengths; see `areal_sched.packing.pack`.
+        source: prompt and response lengths.
+        max_response_tokens: answers this long end for reason ``length``.
+        reward_workers: rewards computed at a time.
+        reward_service_s: mean service time of one; 0 answers at once.
+        reward_service_variation: coefficient of variation of a lognormal around it; 0 is constant.
+        save_s: takes the version made, gives the seconds of saving and evaluating.
+        recompute_proximal: False leaves the proximal pass out.
+        faults: what goes wrong.
+        seed: of everything random but the workload, which brings its own.
+    """
+
+    limits: Limits
+    steps: int
+    servers: int
+    colocated: bool
+    max_running_rollouts: int
+    kv_cache_tokens: int
+    prefill_chunk_tokens: int
+    kv_reserve_tokens: int = 1
+    costs: CostProvider
+    layout: Callable[[Sequence[int]], PackedStep]
+    source: WorkloadSource
+    max_response_tokens: int
+    reward_workers: int = 1
+    reward_service_s: float = 0.0
+    reward_service_variation: float = 0.0
+    save_s: Callable[[int], float] = field(default=lambda version: 0.0)
+    recompute_proximal: bool = True
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 1
+
+
+def slowed(cost: ServerCost, factor: float) -> ServerCost:
+    """A server's coefficients, all times `factor`."""
+    if factor == 1.0:
+        return cost
+    fields = {f.name: round(getattr(cost, f.name) * factor) for f in dataclasses.fields(cost)}
+    return ServerCost(**fields)
+
+
+class Simulation:
+    """One run. Build it, `run` it (again and again, if interrupted), `close` it.
+
+    Args:
+        setup: what to simulate.
+        scheduler: decides; built with ``setup.limits``.
+        record: see `areal_sched.controller.Controller`.
+        measure: takes (now_ns, measurement).
+        on_settled: called with rollouts that were trained, failed or dropped.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        scheduler: Scheduler,
+        *,
+        record: Record | None = None,
+        measure: Callable[[int, Measurement], None] | None = None,
+        on_settled: SettledHook | None = None,
+    ) -> None:
+        self.setup = setup
+        self.env = env = Clock()
+        self.simpy_events = 0
+        self._closed = False
+
+        def settled(rollouts: Sequence[Rollout]) -> None:
+            self.executor.settled(rollouts)
+            if on_settled is not None:
+                on_settled(rollouts)
+
+        self.controller = Controller(scheduler, setup.limits, record, settled)
+        self.state = self.controller.state
+        self.executor = SimExecutor(
+            env,
+            self.controller,
+            PromptFeed(setup.source, setup.limits.group_size),
+            measure or (lambda now_ns, measurement: None),
+            length_limit_tokens=setup.max_response_tokens,
+        )
+        self.executor.trainer = Trainer(
+            env,
+            self.executor,
+            setup.costs,
+            setup.layout,
+            setup.save_s,
+            colocated=setup.colocated,
+            recompute_proximal=setup.recompute_proximal,
+        )
+        self.executor.rewarder = Rewarder(
+            env,
+            setup.reward_workers,
+            self._service_times(),
+            self.executor.rewarded,
+            self.executor.end_instant,
+        )
+        self._add_servers()
+        start_losses(env, self.executor, setup.faults, setup.servers, setup.seed)
+        self.executor.begin()
+
+    def _add_servers(self) -> None:
+        setup = self.setup
+        cost = setup.costs.server()
+        slow = stragglers(setup.faults, setup.servers, setup.seed)
+        slow_cost = slowed(cost, setup.faults.straggler_slowdown)
+        load_ns = round(setup.costs.weight_load_s() * setup.faults.slow_network_factor * NS_PER_S)
+        for number in range(setup.servers):
+            own = slow_cost if number in slow else cost
+
+            def new_engine(own: ServerCost = own) -> Engine:
+                return Engine(
+                    own,
+                    max_running_rollouts=setup.max_running_rollouts,
+                    kv_cache_tokens=setup.kv_cache_tokens,
+                    prefill_chunk_tokens=setup.prefill_chunk_tokens,
+                    kv_reserve_tokens=setup.kv_reserve_tokens,
+                )
+
+            self.executor.add_server(ServerId(number), new_engine, lambda: load_ns)
+
+    def _service_times(self) -> Callable[[], int]:
+        setup = self.setup
+        mean_ns = setup.reward_service_s * NS_PER_S
+        if setup.reward_service_variation == 0 or mean_ns == 0:
+            constant_ns = round(mean_ns)
+            return lambda: constant_ns
+        variance = float(np.log1p(setup.reward_service_variation**2))
+        rng = np.random.Generator(np.random.Philox(key=[setup.seed, 3]))
+        mu = float(np.log(mean_ns)) - variance / 2
+        return lambda: round(rng.lognormal(mu, variance**0.5))
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time."""
+        return int(self.env.now)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the requested steps are done."""
+        return self.state.weight_version >= self.setup.steps
+
+    def run(self, most_events: int | None = None) -> bool:
+        """Go on, for at most so many SimPy events; returns whether the run is finished.
+
+        Raises:
+            SimulationError: nothing is left to happen, but the steps are not done (a deadlock).
+        """
+        step = self.env.step
+        state, steps = self.state, self.setup.steps
+        left = most_events if most_events is not None else 1 << 62
+        count = 0
+        try:
+            while state.weight_version < steps and count < left:
+                step()
+                count += 1
+        except EmptySchedule:
+            raise SimulationError(self._deadlock()) from None
+        finally:
+            self.simpy_events += count
+        return self.finished
+
+    def close(self) -> None:
+        """End the run where it stands: report open spans, check that nothing was lost.
+
+        Raises:
+            SimulationError: rollouts are unaccounted for.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self.executor.close()
+        state = self.state
+        counted = len(state.rollouts) + state.trained + state.failed + state.dropped
+        if not self.executor.started == state.next_rollout_id == counted:
+            raise SimulationError(
+                f"{self.executor.started} rollouts started, {state.next_rollout_id} known to the "
+                f"state, {counted} accounted for"
+            )
+
+    def _deadlock(self) -> str:
+        s = self.state
+        facts: Mapping[str, object] = {
+            "version": s.weight_version,
+            "trainer_ready": s.trainer_ready,
+            "in_step": s.in_step,
+            "servers": len(s.servers),
+            "running": s.running,
+            "interrupted": len(s.interrupted),
+            "awaiting_reward": s.awaiting_reward,
+            "ready": len(s.ready),
+            "may_start": s.may_start(),
+            "pending_groups": len(s.pending),
+            "open_groups": s.open_groups,
+        }
+        return (
+            f"deadlock at {self.now_ns / NS_PER_S:.3f} s: nothing is left to happen and the "
+            "scheduler asks for nothing ("
+            + ", ".join(f"{name} {value}" for name, value in facts.items())
+            + ")"
+        )

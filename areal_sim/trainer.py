@@ -1,0 +1,207 @@
+"""The simulated trainer: one step at a time, phase by phase, as a SimPy process.
+
+A step is: proximal log-probabilities of the whole batch (paper section 5.2), then for each
+minibatch forward and backward and an optimizer step, then publishing the weights, then saving and
+evaluating. Data-parallel ranks wait for the slowest at the end of each of the first two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from areal_sched.commands import StartTrainStep
+from areal_sched.events import Event, TrainerReady, TrainStepFinished
+from areal_sched.ids import WeightVersion
+from areal_sched.measurements import TrainerActivity, TrainerSpan
+from areal_sched.packing import PackedStep
+from areal_sim.clock import Clock
+from areal_sim.costs.protocol import CostProvider, TrainerCost, train_rank_s
+
+NS_PER_S = 1_000_000_000
+
+
+class Host(Protocol):
+    """What the trainer needs of its surroundings."""
+
+    def emit(self, event: Event) -> None:
+        """Report an event."""
+
+    def end_instant(self) -> None:
+        """Handle what was emitted; ends every SimPy callback."""
+
+    def measure(self, span: TrainerSpan) -> None:
+        """Take down what the trainer did."""
+
+    def lend_servers(self, lent: Callable[[], None]) -> None:
+        """Colocated: call `lent` when every server has given its GPUs."""
+
+    def give_back_servers(self) -> None:
+        """Colocated: the servers have their GPUs again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase of a training step. ``waiting_s``: what an average GPU waits within it."""
+
+    activity: TrainerActivity
+    seconds: float
+    waiting_s: float
+    micro_batches: int
+
+
+def phases(cost: TrainerCost, packed: PackedStep, sizes: Sequence[int]) -> list[Phase]:
+    """Phases of one step up to its last optimizer step.
+
+    Args:
+        cost: the trainer's coefficients.
+        packed: positions in `sizes`, as ``packed[minibatch][rank][micro_batch]``.
+        sizes: tokens of each sequence, prompt and response.
+    """
+    pairs = [size * size for size in sizes]
+    forward: list[Phase] = []
+    update: list[Phase] = []
+    optimizer = Phase("optimizer", cost.optimizer_s, 0.0, 0)
+    for ranks in packed:
+        tokens = [[sum(sizes[i] for i in micro) for micro in rank] for rank in ranks]
+        squares = [[sum(pairs[i] for i in micro) for micro in rank] for rank in ranks]
+        count = sum(len(rank) for rank in ranks)
+        for forward_only, out in ((True, forward), (False, update)):
+            times = [
+                train_rank_s(cost, t, s, forward_only) for t, s in zip(tokens, squares, strict=True)
+            ]
+            # Busy: the rank's own micro-batches without filling and draining its pipeline.
+            busy = [
+                time * len(t) / (len(t) + cost.pipeline_stages - 1) if t else 0.0
+                for time, t in zip(times, tokens, strict=True)
+            ]
+            slowest = max(times)
+            waiting = slowest - sum(busy) / len(busy)
+            activity: TrainerActivity = "proximal" if forward_only else "minibatch"
+            out.append(Phase(activity, slowest, waiting, count))
+        update.append(optimizer)
+    # The proximal pass runs over the whole batch before the first update.
+    proximal = Phase(
+        "proximal",
+        sum(p.seconds for p in forward),
+        sum(p.waiting_s for p in forward),
+        sum(p.micro_batches for p in forward),
+    )
+    overhead = Phase("overhead", cost.step_overhead_s, 0.0, 0)
+    return [overhead, proximal, *update]
+
+
+class Trainer:
+    """Carries out `StartTrainStep`.
+
+    Args:
+        env: the simulation.
+        host: see `Host`.
+        costs: provider of the times.
+        layout: packs one step's sequence lengths for the ranks.
+        save_s: takes the version made, gives the seconds of saving and evaluating after it.
+        colocated: whether the GPUs are the servers' too.
+        recompute_proximal: False leaves the proximal pass out (naive PPO).
+    """
+
+    def __init__(
+        self,
+        env: Clock,
+        host: Host,
+        costs: CostProvider,
+        layout: Callable[[Sequence[int]], PackedStep],
+        save_s: Callable[[int], float],
+        *,
+        colocated: bool,
+        recompute_proximal: bool = True,
+    ) -> None:
+        self._env = env
+        self._host = host
+        self._costs = costs
+        self._cost = costs.trainer()
+        self._layout = layout
+        self._save_s = save_s
+        self._colocated = colocated
+        self._recompute_proximal = recompute_proximal
+        self._activity: TrainerActivity = "idle"
+        self._since_ns = env.now
+        self._version = WeightVersion(0)
+
+    def start(self, command: StartTrainStep, sizes: Sequence[int]) -> None:
+        """Begin a step.
+
+        Args:
+            command: names the version to be made.
+            sizes: tokens of each trajectory of the batch, prompt and response, in its order.
+        """
+        self._env.process(self._step(command.weight_version, sizes))
+
+    def close(self) -> None:
+        """The run ends: report the span in progress."""
+        self._be("idle")
+
+    def _step(self, version: WeightVersion, sizes: Sequence[int]) -> Generator[Any, Any, None]:
+        env, host = self._env, self._host
+        if self._colocated:
+            lent = env.event()
+            host.lend_servers(lambda: lent.succeed())
+            host.end_instant()
+            yield lent
+            yield from self._spend("switch", self._costs.switch_s("train"), version)
+        for phase in phases(self._cost, self._layout(sizes), sizes):
+            if phase.activity == "proximal" and not self._recompute_proximal:
+                continue
+            yield from self._spend(
+                phase.activity, phase.seconds, version, phase.waiting_s, phase.micro_batches
+            )
+        yield from self._spend("publish", self._costs.weight_publish_s(), version)
+        if self._colocated:
+            # The servers get their GPUs when all is done, or saving would have to share them.
+            yield from self._spend("save", self._save_s(version), version)
+            yield from self._spend("switch", self._costs.switch_s("generate"), version)
+            self._be("idle")
+            host.give_back_servers()
+            host.emit(TrainStepFinished(weight_version=version))
+        else:
+            self._be("idle")
+            host.emit(TrainStepFinished(weight_version=version))
+            host.end_instant()
+            yield from self._spend("save", self._save_s(version), version)
+            self._be("idle")
+        host.emit(TrainerReady(weight_version=version))
+        host.end_instant()
+
+    def _spend(
+        self,
+        activity: TrainerActivity,
+        seconds: float,
+        version: WeightVersion,
+        waiting_s: float = 0.0,
+        micro_batches: int = 0,
+    ) -> Generator[Any, Any, None]:
+        duration_ns = round(seconds * NS_PER_S)
+        if not duration_ns:
+            return
+        self._version = version
+        self._be(activity)
+        waiting_ns = min(round(waiting_s * NS_PER_S), duration_ns)
+        yield self._env.timeout(duration_ns)
+        self._be("idle", waiting_ns, micro_batches)
+
+    def _be(self, activity: TrainerActivity, waiting_ns: int = 0, micro_batches: int = 0) -> None:
+        """End the span in progress, and begin another."""
+        now_ns = self._env.now
+        if now_ns > self._since_ns:
+            self._host.measure(
+                TrainerSpan(
+                    activity=self._activity,
+                    weight_version=self._version,
+                    start_ns=self._since_ns,
+                    end_ns=now_ns,
+                    waiting_ns=waiting_ns,
+                    micro_batches=micro_batches,
+                )
+            )
+            self._since_ns = now_ns
+        self._activity = activity

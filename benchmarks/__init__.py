@@ -1,0 +1,1 @@
+"""Commands that measure this project: `python -m benchmarks.<name>`."""
