@@ -47,7 +47,7 @@ class InterruptRollouts:
 
 @message
 class AbortRollouts:
-    """Stop running rollouts and lose them; each is settled by an event of its own."""
+    """Stop running rollouts and lose them; each is settled by an event. None is replaced."""
 
     rollout_ids: tuple[RolloutId, ...]
 

@@ -12,7 +12,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from areal_sched.commands import Command
@@ -31,10 +31,11 @@ Record: TypeAlias = Callable[[int, Event, tuple[Command, ...], str | None], None
 class Scheduler(Protocol):
     """Decides. Built as ``Class(limits, **options)``; see `areal_sched.load`."""
 
-    def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
+    def decide(self, event: Event, view: ClusterView) -> Iterable[Command]:
         """Yield the commands that answer `event`.
 
-        No clock, no I/O, no thread, no randomness: the same events must give the same commands.
+        Usually a generator, which sees each command's effect in the view when it goes on. No
+        clock, no I/O, no thread, no randomness: the same events must give the same commands.
         """
 
 
@@ -90,9 +91,7 @@ class Controller:
         error: str | None = None
         try:
             if now_ns < state.now_ns:
-                raise UnexpectedEvent(
-                    f"{event} at {now_ns} ns, but it is {state.now_ns} ns already"
-                )
+                raise UnexpectedEvent(f"{event} at {now_ns} ns, but it is {state.now_ns} ns already")
             state.now_ns = now_ns
             fold = EVENT_FOLDS.get(type(event))
             if fold is None:
@@ -109,7 +108,7 @@ class Controller:
             raise
         finally:
             self._handling = False
-            result = tuple(commands)
+            result = tuple(commands) if commands else ()
             if self._record is not None:
                 self._record(now_ns, event, result, error)
         return result

@@ -62,23 +62,36 @@ class JournalWriter:
     ) -> None:
         """Write one handled event; see the module's text for the line."""
         self.entries += 1
-        text = ENCODERS[type(event)](event) if type(event) in ENCODERS else json.dumps(repr(event))
         if error is not None:
-            done = ",".join(
-                ENCODERS[type(x)](x) if type(x) in ENCODERS else json.dumps(repr(x))
-                for x in commands
-            )
-            text = f"[{now_ns},{text},[{done}],{json.dumps(error)}]"
-        elif not commands:
+            self._record_error(now_ns, event, commands, error)
+            return
+        text = ENCODERS[type(event)](event)
+        if not commands:
             text = f"[{now_ns},{text}]"
         elif len(commands) == 1:
-            text = f"[{now_ns},{text},[{ENCODERS[type(commands[0])](commands[0])}]]"
+            command = commands[0]
+            text = f"[{now_ns},{text},[{ENCODERS[type(command)](command)}]]"
         else:
             text = f"[{now_ns},{text},[{','.join([ENCODERS[type(x)](x) for x in commands])}]]"
         lines = self._lines
         lines.append(text)
-        if len(lines) >= self._limit or error is not None:
+        if len(lines) >= self._limit:
             self.flush()
+
+    def _record_error(
+        self, now_ns: int, event: object, commands: tuple[object, ...], error: str
+    ) -> None:
+        # What caused the error may be no message at all; it is then kept as text.
+        def encode(x: object) -> str:
+            encoder = ENCODERS.get(type(x))
+            try:
+                return encoder(x) if encoder else json.dumps(repr(x))
+            except (TypeError, ValueError):
+                return json.dumps(repr(x))
+
+        done = ",".join(encode(x) for x in commands)
+        self._lines.append(f"[{now_ns},{encode(event)},[{done}],{json.dumps(error)}]")
+        self.flush()
 
     def measure(self, now_ns: int, measurement: Measurement) -> None:
         """Write one measurement."""

@@ -7,7 +7,7 @@ asks the view again after every command, hence it never plans on stale counts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, TypeAlias
 
 from areal_sched.commands import (
@@ -31,7 +31,7 @@ from areal_sched.events import (
     WeightsLoaded,
 )
 from areal_sched.ids import RolloutId, ServerId, WeightVersion
-from areal_sched.records import Group, Phase
+from areal_sched.records import Phase, Rollout
 from areal_sched.routing import Router
 from areal_sched.view import ClusterView
 
@@ -65,18 +65,36 @@ def start(
     free = view.may_start()
     if most is not None and most < free:
         free = most
-    if free <= 0:
-        return
+    if free > 0:
+        if unit == "rollout":
+            yield from _start_rollouts(view, route, free)
+        else:
+            yield from _start_groups(view, route, free)
+
+
+def _start_rollouts(view: ClusterView, route: Router, free: int) -> Iterator[Command]:
+    pending = view.pending
+    while free > 0 and pending:
+        server_id = route(view)
+        if server_id is None:
+            return
+        yield StartRollouts(
+            group_id=next(iter(pending)),
+            rollout_ids=(view.next_rollout_id,),
+            server_id=server_id,
+        )
+        free -= 1
+
+
+def _start_groups(view: ClusterView, route: Router, free: int) -> Iterator[Command]:
     limits = view.limits
     slots = limits.max_rollouts_in_flight // limits.group_size
     pending = view.pending
-    while free > 0 and pending:
+    while pending:
         group = next(iter(pending.values()))
-        count = 1
-        if unit == "group":
-            count = group.unstarted
-            if count > free or (not group.opened and view.open_groups >= slots):
-                return
+        count = group.unstarted
+        if count > free or (not group.opened and view.open_groups >= slots):
+            return
         for _ in range(count):
             server_id = route(view)
             if server_id is None:
@@ -112,22 +130,45 @@ def batch(view: ClusterView, unit: Unit) -> tuple[RolloutId, ...]:
 
 
 def train(view: ClusterView, unit: Unit) -> Iterator[Command]:
-    """Start a training step on the oldest batch, if the trainer and a batch are ready."""
-    if view.trainer_ready:
+    """Start a training step on the oldest batch, if the trainer and a batch are ready.
+
+    What has become older than ``max_lag`` is dropped instead, with unit ``group`` group by group.
+    """
+    while view.trainer_ready:
         rollout_ids = batch(view, unit)
-        if rollout_ids:
+        if not rollout_ids:
+            return
+        late = _late(view, rollout_ids, unit)
+        if late:
+            yield DropRollouts(rollout_ids=late)
+        else:
             version = WeightVersion(view.weight_version + 1)
             yield StartTrainStep(weight_version=version, rollout_ids=rollout_ids)
 
 
-def give_up(group: Group) -> Iterator[Command]:
-    """Abort and drop all that is left of a group, except what is being trained."""
+def _late(
+    view: ClusterView, rollout_ids: tuple[RolloutId, ...], unit: Unit
+) -> tuple[RolloutId, ...]:
+    max_lag = view.limits.max_lag
+    if max_lag is None:
+        return ()
+    oldest = view.weight_version - max_lag
+    rollouts = view.rollouts
+    late = [x for x in rollout_ids if rollouts[x].first_version < oldest]
+    if unit == "group" and late:
+        groups = {rollouts[x].group.group_id for x in late}
+        late = [x for x in rollout_ids if rollouts[x].group.group_id in groups]
+    return tuple(late)
+
+
+def give_up(rollouts: Iterable[Rollout]) -> Iterator[Command]:
+    """Abort those that run and drop those that are held; what is being trained stays."""
     running, held = [], []
-    for rollout_id, rollout in group.rollouts.items():
+    for rollout in rollouts:
         if rollout.phase is Phase.RUNNING:
-            running.append(rollout_id)
+            running.append(rollout.rollout_id)
         elif rollout.phase in (Phase.INTERRUPTED, Phase.FINISHED, Phase.READY):
-            held.append(rollout_id)
+            held.append(rollout.rollout_id)
     if running:
         yield AbortRollouts(rollout_ids=tuple(running))
     if held:
@@ -137,18 +178,23 @@ def give_up(group: Group) -> Iterator[Command]:
 def discard_abandoned(view: ClusterView) -> Iterator[Command]:
     """Abort and drop what is left of groups in which too many rollouts failed."""
     for group in list(view.abandoned_groups.values()):
-        yield from give_up(group)
+        yield from give_up(group.rollouts.values())
 
 
-def resume(view: ClusterView, route: Router) -> Iterator[Command]:
-    """Resume every interrupted rollout on its own server, or on another if that one is lost."""
+def resume(
+    view: ClusterView, route: Router, wait_for: Collection[ServerId] = ()
+) -> Iterator[Command]:
+    """Resume every interrupted rollout on its own server, or on another if that one is lost.
+
+    Rollouts of servers in `wait_for` are left alone.
+    """
     by_server: dict[ServerId, list[RolloutId]] = defaultdict(list)
     homeless: list[RolloutId] = []
     for rollout_id, rollout in view.interrupted.items():
-        if rollout.server_id in view.servers:
-            by_server[rollout.server_id].append(rollout_id)
-        else:
+        if rollout.server_id not in view.servers:
             homeless.append(rollout_id)
+        elif rollout.server_id not in wait_for:
+            by_server[rollout.server_id].append(rollout_id)
     for server_id, rollout_ids in by_server.items():
         yield ResumeRollouts(rollout_ids=tuple(rollout_ids), server_id=server_id)
     for rollout_id in homeless:
@@ -198,7 +244,9 @@ class WeightUpdates:
         self._hold_for_trainer = hold_for_trainer
         self._held = False
         self._loading: set[ServerId] = set()
-        self._interrupted: dict[ServerId, tuple[RolloutId, ...]] = {}
+        # A rolling update resumes server by server, from this list: looking through all
+        # interrupted rollouts costs time in proportion to their number.
+        self._waiting: dict[ServerId, list[RolloutId]] = defaultdict(list)
 
     @property
     def generating(self) -> bool:
@@ -220,17 +268,14 @@ class WeightUpdates:
         elif isinstance(event, WeightsLoaded):
             self._loading.discard(event.server_id)
             yield from self._load(event.server_id, view)
-            if may_resume and not self._barrier and event.server_id not in self._loading:
-                yield from self._resume_on(event.server_id, view)
         elif isinstance(event, RolloutsInterrupted) and not self._barrier:
-            self._interrupted[event.server_id] = tuple(x for x, _ in event.progress)
-        if (
-            may_resume
-            and view.interrupted
-            and self.generating
-            and type(event) is not RolloutsInterrupted
-        ):
-            yield from self._resume_all(event, view)
+            # Added to, not replaced: a server may load again before it could resume these.
+            self._waiting[event.server_id] += [rollout_id for rollout_id, _ in event.progress]
+        if may_resume and view.interrupted and self.generating:
+            if self._barrier or isinstance(event, (ServerLost, ServerJoined, TrainerReady)):
+                yield from self._resume_all(view)
+            elif isinstance(event, (WeightsLoaded, RolloutsInterrupted)):
+                yield from self._resume_on(event.server_id, view)
 
     def _load(self, server_id: ServerId, view: ClusterView) -> Iterator[Command]:
         server = view.servers[server_id]
@@ -241,21 +286,23 @@ class WeightUpdates:
             )
 
     def _resume_on(self, server_id: ServerId, view: ClusterView) -> Iterator[Command]:
-        ids = self._interrupted.pop(server_id, ())
-        ids = tuple(x for x in ids if x in view.interrupted)
-        if ids and not self._held:
+        if server_id in self._loading:
+            return
+        interrupted = view.interrupted
+        ids = tuple(
+            x
+            for x in self._waiting.pop(server_id, ())
+            if x in interrupted and interrupted[x].server_id == server_id
+        )
+        if ids:
             yield ResumeRollouts(rollout_ids=ids, server_id=server_id)
 
-    def _resume_all(self, event: Event, view: ClusterView) -> Iterator[Command]:
-        # A rolling update resumes server by server; only rollouts of lost servers, or all after
-        # the trainer released them, are looked for here: looking costs time in proportion.
-        if self._barrier or isinstance(event, (ServerLost, ServerJoined, TrainerReady)):
-            if not self._barrier and self._loading:
-                lost = [r for r in view.interrupted.values() if r.server_id not in view.servers]
-                for rollout in lost:
-                    other = self._route(view)
-                    if other is not None:
-                        yield ResumeRollouts(rollout_ids=(rollout.rollout_id,), server_id=other)
-            else:
-                self._interrupted.clear()
-                yield from resume(view, self._route)
+    def _resume_all(self, view: ClusterView) -> Iterator[Command]:
+        # With a barrier nothing is loading now. Without one, servers that load resume their own
+        # rollouts later, also those they had before they were lost and joined again.
+        self._waiting.clear()
+        if self._loading:
+            for rollout_id, rollout in view.interrupted.items():
+                if rollout.server_id in self._loading:
+                    self._waiting[rollout.server_id].append(rollout_id)
+        yield from resume(view, self._route, self._loading)

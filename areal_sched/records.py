@@ -1,6 +1,6 @@
 """What the state remembers of rollouts, groups and servers. Schedulers read, only the state writes.
 
-Plain slotted classes, not messages: these change, and there is one per trajectory on the hot path.
+Plain classes, not messages: these change, and there is one per trajectory on the hot path.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Group:
         unstarted: rollouts still to be started, replacements of failed ones included.
         outstanding: rollouts still to be accepted: unstarted, on servers, held, or in reward.
         ready: rollouts accepted and not yet in a training step.
-        failures: rollouts that failed so far.
+        failures: rollouts that failed so far, aborted ones not counted.
         abandoned: too many failed; what is left should be aborted or dropped.
         rollouts: its live (unsettled) rollouts by id.
     """
@@ -92,23 +92,17 @@ class Rollout:
         reward: its reward; 0.0 before it is known.
     """
 
-    __slots__ = (
-        "consumed_version",
-        "finish_ns",
-        "first_version",
-        "generated_tokens",
-        "group",
-        "interruptions",
-        "last_version",
-        "phase",
-        "ready_ns",
-        "reward",
-        "rollout_id",
-        "server_id",
-        "settled_ns",
-        "start_ns",
-        "train_ns",
-    )
+    # Class attributes and not slots: half of the fields keep these values until late, and setting
+    # them in __init__ would double the cost of starting a rollout.
+    phase: Phase = Phase.RUNNING
+    generated_tokens = 0
+    interruptions = 0
+    finish_ns = -1
+    ready_ns = -1
+    train_ns = -1
+    settled_ns = -1
+    consumed_version = -1
+    reward = 0.0
 
     def __init__(
         self,
@@ -121,18 +115,9 @@ class Rollout:
         self.rollout_id = rollout_id
         self.group = group
         self.server_id = server_id
-        self.phase: Phase = Phase.RUNNING
-        self.generated_tokens = 0
         self.first_version = version
         self.last_version = version
-        self.interruptions = 0
         self.start_ns = start_ns
-        self.finish_ns = -1
-        self.ready_ns = -1
-        self.train_ns = -1
-        self.settled_ns = -1
-        self.consumed_version = -1
-        self.reward = 0.0
 
 
 class Server:

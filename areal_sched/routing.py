@@ -13,40 +13,45 @@ from areal_sched.view import ClusterView
 Router: TypeAlias = Callable[[ClusterView], ServerId | None]
 
 
+_ID_BITS = 24  # servers have ids below 16 million
+
+
 class LoadIndex:
     """The least loaded server in amortised O(log n), without a scan.
 
     A heap with lazy deletion: every change pushes a new entry, stale ones are dropped when they
-    reach the top. A change of load must be reported through `update`.
+    reach the top. A change of load must be reported through `update`. Entries are
+    ``load << 24 | server id``: one whole number compares twice as fast as a pair.
     """
 
-    __slots__ = ("_heap", "_load")
+    __slots__ = ("_heap", "_keys")
 
     def __init__(self) -> None:
-        self._load: dict[ServerId, int] = {}
-        self._heap: list[tuple[int, ServerId]] = []
+        self._keys: dict[ServerId, int] = {}
+        self._heap: list[int] = []
 
     def update(self, server_id: ServerId, load: int) -> None:
         """Set a server's load; new servers are added."""
-        self._load[server_id] = load
-        heap = self._heap
-        heappush(heap, (load, server_id))
-        if len(heap) > 64 and len(heap) > 8 * len(self._load):
-            # Stale entries below the top pile up when one server stays least loaded for long.
-            heap[:] = [(load, server_id) for server_id, load in self._load.items()]
-            heapify(heap)
+        key = load << _ID_BITS | server_id
+        self._keys[server_id] = key
+        heappush(self._heap, key)
 
     def remove(self, server_id: ServerId) -> None:
         """Forget a server."""
-        del self._load[server_id]
+        del self._keys[server_id]
 
     def least(self) -> ServerId | None:
         """The server of least load, lowest id first; None if there is none."""
         heap = self._heap
-        load = self._load
+        keys = self._keys
+        if len(heap) > 64 and len(heap) > 8 * len(keys):
+            # Stale entries pile up below the top when one server stays least loaded for long.
+            heap[:] = keys.values()
+            heapify(heap)
         while heap:
-            least_load, server_id = heap[0]
-            if load.get(server_id) == least_load:
+            key = heap[0]
+            server_id = ServerId(key & (1 << _ID_BITS) - 1)
+            if keys.get(server_id) == key:
                 return server_id
             heappop(heap)
         return None

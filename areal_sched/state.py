@@ -144,10 +144,15 @@ class ClusterState:
     def leave_server(self, rollout: Rollout) -> None:
         """Take a rollout off its server; call before its generated tokens are updated."""
         server = self.servers[rollout.server_id]
-        del server.rollouts[rollout.rollout_id]
+        on_server = server.rollouts
+        del on_server[rollout.rollout_id]
         server.known_kv_tokens -= rollout.group.prompt_tokens + rollout.generated_tokens
         self.running -= 1
-        self.reindex(server)
+        # reindex(), written out: this is done once a trajectory.
+        if self.by_load is not None:
+            self.by_load.update(server.server_id, len(on_server))
+        if self.by_kv is not None:
+            self.by_kv.update(server.server_id, server.known_kv_tokens)
 
     def lessen(self, group: Group, rollouts: int) -> None:
         """So many fewer rollouts of the group are still to be accepted."""
@@ -160,22 +165,28 @@ class ClusterState:
                     self.complete_groups[group.group_id] = group
 
     def fail(self, rollout: Rollout) -> None:
-        """Settle a rollout that failed before it was READY; its group wants another or gives up."""
+        """Settle a rollout that failed before it was READY; its group wants another or gives up.
+
+        An aborted one is settled only: nothing went wrong, and nobody wants another.
+        """
         group = rollout.group
-        group.failures += 1
         self.failed += 1
-        if group.abandoned or group.failures > self.limits.max_failures_per_group:
-            if not group.abandoned:
-                group.abandoned = True
-                self.abandoned_groups[group.group_id] = group
-                self.pending.pop(group.group_id, None)
-                never_started, group.unstarted = group.unstarted, 0
-                self.lessen(group, never_started)
+        if rollout.phase is Phase.ABORTING:
             self.lessen(group, 1)
         else:
-            group.unstarted += 1
-            self.pending[group.group_id] = group
-            self.pending.move_to_end(group.group_id, last=False)
+            group.failures += 1
+            if group.abandoned or group.failures > self.limits.max_failures_per_group:
+                if not group.abandoned:
+                    group.abandoned = True
+                    self.abandoned_groups[group.group_id] = group
+                    self.pending.pop(group.group_id, None)
+                    never_started, group.unstarted = group.unstarted, 0
+                    self.lessen(group, never_started)
+                self.lessen(group, 1)
+            else:
+                group.unstarted += 1
+                self.pending[group.group_id] = group
+                self.pending.move_to_end(group.group_id, last=False)
         self.settle(rollout, Phase.FAILED)
         if self.on_settled is not None:
             self.on_settled((rollout,))

@@ -22,7 +22,7 @@ class Alarm:
         ring: called without arguments; must ask again with `at` for a further call.
     """
 
-    __slots__ = ("_callbacks", "_env", "_event", "_queued_ns", "_ring", "_wanted_ns")
+    __slots__ = ("_callbacks", "_env", "_event", "_queued_ns", "_ring", "_spent", "_wanted_ns")
 
     def __init__(self, env: Clock, ring: Callable[[], None]) -> None:
         self._env = env
@@ -31,6 +31,7 @@ class Alarm:
         self._queued_ns = 0
         self._wanted_ns = -1
         self._callbacks = [self._fired]
+        self._spent = self._new_event()  # one that is in no queue, to be used again
 
     def at(self, time_ns: int | None) -> None:
         """Ring at `time_ns` instead of whatever was asked before; None: not at all."""
@@ -38,27 +39,33 @@ class Alarm:
             self._wanted_ns = -1
             return
         self._wanted_ns = time_ns
-        if self._event is None or self._queued_ns > time_ns:
-            self._queue(Event(self._env), time_ns)
-
-    def _queue(self, event: Event, time_ns: int) -> None:
-        # What succeed() does, without its checks: the event is known to be fresh or spent.
-        event._ok = True
-        event._value = None
-        event.callbacks = self._callbacks  # type: ignore[assignment]
+        if self._event is None:
+            event = self._spent
+        elif self._queued_ns > time_ns:
+            event = self._new_event()
+        else:
+            return
+        event.callbacks = self._callbacks
         self._event = event
         self._queued_ns = time_ns
         env = self._env
         env.schedule(event, NORMAL, time_ns - env.now)
 
+    def _new_event(self) -> Event:
+        # What succeed() does but for queueing; a fired event keeps both, and so can be queued again.
+        event = Event(self._env)
+        event._ok = True
+        event._value = None
+        return event
+
     def _fired(self, event: Event) -> None:
         if event is not self._event:
             return
         wanted_ns = self._wanted_ns
-        if wanted_ns > self._env.now:
-            self._queue(event, wanted_ns)
-            return
         self._event = None
-        if wanted_ns >= 0:
+        self._spent = event
+        if wanted_ns > self._queued_ns:
+            self.at(wanted_ns)
+        elif wanted_ns >= 0:
             self._wanted_ns = -1
             self._ring()

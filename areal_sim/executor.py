@@ -14,7 +14,6 @@ from areal_sched import commands as c
 from areal_sched.controller import Controller
 from areal_sched.events import (
     Event,
-    PromptArrived,
     RewardComputed,
     RolloutFinished,
     ServerJoined,
@@ -34,7 +33,8 @@ from areal_sim.server import Server
 from areal_sim.trainer import Trainer
 
 BACKLOG_GROUPS = 64
-"""Prompts on offer beyond those started: the data loader's read-ahead."""
+"""Prompts on offer beyond those started: the data loader's read-ahead. Each group that is started
+brings the next one in."""
 
 
 class SimExecutor:
@@ -104,7 +104,8 @@ class SimExecutor:
         for server in self.servers.values():
             self._emit_joined(server)
         self.emit(TrainerReady(weight_version=self.published))
-        self._top_up()
+        for _ in range(BACKLOG_GROUPS):
+            self.emit(self._feed.offer(0))
         self.end_instant()
 
     def close(self) -> None:
@@ -120,17 +121,16 @@ class SimExecutor:
         self._execute[type(command)](command)
 
     def _start_rollouts(self, command: c.StartRollouts) -> None:
-        feed = self._feed
-        group_id = command.group_id
-        prompt_tokens = self._state.groups[group_id].prompt_tokens
+        group = self._state.groups[command.group_id]
+        prompt_tokens = group.prompt_tokens
         server = self.servers[command.server_id]
         for rollout_id in command.rollout_ids:
-            request = Request(rollout_id, prompt_tokens, feed.take(group_id))
+            request = Request(rollout_id, prompt_tokens, self._feed.take(command.group_id))
             self._requests[rollout_id] = request
             server.submit(request)
-        self.started += len(command.rollout_ids)
-        if len(self._state.pending) < BACKLOG_GROUPS:
-            self._top_up()
+            self.started += 1
+        if self._feed.exhausted(command.group_id):
+            self._inbox.append(self._feed.offer(self._state.weight_version))
 
     def _resume_rollouts(self, command: c.ResumeRollouts) -> None:
         server = self.servers[command.server_id]
@@ -285,9 +285,3 @@ class SimExecutor:
                 weight_version=server.weight_version,
             )
         )
-
-    def _top_up(self) -> None:
-        # What was offered and not yet handled is in the inbox, one event a group.
-        offered = sum(type(event) is PromptArrived for event in self._inbox)
-        for _ in range(BACKLOG_GROUPS - len(self._state.pending) - offered):
-            self.emit(self._feed.offer(self._state.weight_version))

@@ -57,6 +57,10 @@ class PromptFeed:
             del self._left[group_id]
         return tokens
 
+    def exhausted(self, group_id: int) -> bool:
+        """Whether all rollouts of the group have been taken."""
+        return group_id not in self._left
+
     def put_back(self, group_id: int, response_tokens: int) -> None:
         """A rollout failed: its replacement will answer at the same length."""
         self._left.setdefault(group_id, []).append(response_tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 from areal_sim.alarm import Alarm
 from areal_sim.clock import Clock
@@ -43,15 +43,19 @@ class Rewarder:
     def submit(self, rollout_id: int) -> None:
         """Queue a finished rollout; a service time of 0 with a free worker answers at once."""
         now_ns = self._env.now
-        begin_ns = max(heappop(self._free_ns), now_ns)
+        free_ns = self._free_ns
+        begin_ns = free_ns[0]
+        if begin_ns < now_ns:
+            begin_ns = now_ns
         end_ns = begin_ns + self._service_ns()
-        heappush(self._free_ns, end_ns)
+        heapreplace(free_ns, end_ns)
         if end_ns == now_ns:
             self._computed(rollout_id)
             return
         self._order += 1
-        heappush(self._due, (end_ns, self._order, rollout_id))
-        if self._due[0][1] == self._order:
+        due = self._due
+        heappush(due, (end_ns, self._order, rollout_id))
+        if due[0][1] == self._order:
             self._alarm.at(end_ns)
 
     def _ring(self) -> None:
@@ -59,6 +63,6 @@ class Rewarder:
         now_ns = self._env.now
         while due and due[0][0] <= now_ns:
             self._computed(heappop(due)[2])
-        self._end_instant()
         if due:
             self._alarm.at(due[0][0])
+        self._end_instant()

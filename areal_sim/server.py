@@ -267,10 +267,11 @@ class Server:
 
     def _sync(self) -> None:
         """Bring the engine up to now and report what finished."""
-        now_fs = self._env.now * FS_PER_NS
-        for request in self.engine.advance(now_fs):
+        for request in self.engine.advance(self._env.now * FS_PER_NS):
             self._host.finished(request, self)
-        self._touch()
+        if not self._dirty:
+            self._dirty = True
+            self._host.touched(self)
 
     def _stop_then(self, act: Callable[[], None]) -> None:
         """Act at the end of the step in progress."""

@@ -60,16 +60,18 @@ def phases(cost: TrainerCost, packed: PackedStep, sizes: Sequence[int]) -> list[
         sizes: tokens of each sequence, prompt and response.
     """
     pairs = [size * size for size in sizes]
+    size_of, pairs_of = sizes.__getitem__, pairs.__getitem__
     forward: list[Phase] = []
     update: list[Phase] = []
     optimizer = Phase("optimizer", cost.optimizer_s, 0.0, 0)
     for ranks in packed:
-        tokens = [[sum(sizes[i] for i in micro) for micro in rank] for rank in ranks]
-        squares = [[sum(pairs[i] for i in micro) for micro in rank] for rank in ranks]
+        tokens = [[sum(map(size_of, micro)) for micro in rank] for rank in ranks]
+        squares = [[sum(map(pairs_of, micro)) for micro in rank] for rank in ranks]
         count = sum(len(rank) for rank in ranks)
         for forward_only, out in ((True, forward), (False, update)):
             times = [
-                train_rank_s(cost, t, s, forward_only) for t, s in zip(tokens, squares, strict=True)
+                train_rank_s(cost, t, s, forward_only)
+                for t, s in zip(tokens, squares, strict=True)
             ]
             # Busy: the rank's own micro-batches without filling and draining its pipeline.
             busy = [

@@ -5,11 +5,11 @@ Source: arXiv 2505.24298, sections 4 and 5.1, eq. 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from areal_sched import parts
 from areal_sched.commands import Command, UpdateMode
-from areal_sched.events import Event, RolloutFinished
+from areal_sched.events import Event, RewardComputed, RolloutFinished
 from areal_sched.limits import Limits
 from areal_sched.routing import router
 from areal_sched.view import ClusterView
@@ -46,15 +46,21 @@ class Areal:
             mode, self._route, barrier=barrier, hold_for_trainer=resume_after == "evaluation"
         )
 
-    def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
-        """Update weights, start what fits, train what is ready."""
+    def decide(self, event: Event, view: ClusterView) -> Iterable[Command]:
+        """Update weights, train what is ready, start what fits."""
         kind = type(event)
         if kind is RolloutFinished:
             # Its place is free, unless its group holds it; nothing can have become ready.
-            if self._unit == "rollout" and self._updates.generating:
-                yield from parts.start(view, self._route, self._unit)
-            return
-        if kind in parts.WeightUpdates.EVENTS:
+            if self._unit == "group" or not self._updates.generating:
+                return ()
+            return parts.start(view, self._route, self._unit)
+        if kind is RewardComputed and self._unit == "rollout":
+            # No place became free; a batch may be complete.
+            return parts.train(view, self._unit) if view.trainer_ready else ()
+        return self._any(event, view)
+
+    def _any(self, event: Event, view: ClusterView) -> Iterator[Command]:
+        if type(event) in parts.WeightUpdates.EVENTS:
             yield from self._updates.on(event, view)
         if view.abandoned_groups:
             yield from parts.discard_abandoned(view)

@@ -11,13 +11,14 @@ from areal_sched import parts
 from areal_sched.commands import Command, UpdateMode
 from areal_sched.errors import ConfigError
 from areal_sched.events import Event, TrainStepFinished
+from areal_sched.ids import GroupId
 from areal_sched.limits import Limits
 from areal_sched.routing import router
 from areal_sched.view import ClusterView
 
 
 class BoundedLag:
-    """Nothing older than ``max_lag`` versions is trained; a dropped rollout takes its group along.
+    """What exceeds ``max_lag`` versions is given up, with unit ``group`` its whole group.
 
     Args:
         limits: ``max_lag`` must be set; ``eta`` may be infinite.
@@ -40,16 +41,25 @@ class BoundedLag:
             raise ConfigError("limits.max_lag is not set: bounded_lag needs it")
         self._unit = unit
         self._max_lag = limits.max_lag
+        self._given_up: set[GroupId] = set()
         self._route = router(routing)
         self._updates = parts.WeightUpdates(mode, self._route, barrier=False)
 
     def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
-        """Drop what became too old with the new version, then go on like AReaL."""
+        """Give up what became too old with the new version, then go on like AReaL."""
         if type(event) is TrainStepFinished:
             oldest = view.weight_version - self._max_lag
-            late = {r.group.group_id for r in view.rollouts.values() if r.first_version < oldest}
-            for group_id in sorted(late):
-                yield from parts.give_up(view.groups[group_id])
+            late = [r for r in view.rollouts.values() if r.first_version < oldest]
+            if self._unit == "group":
+                self._given_up.update(r.group.group_id for r in late)
+            else:
+                yield from parts.give_up(late)
+        for group_id in sorted(self._given_up):
+            # Remembered until it is gone: an aborted rollout may have finished first.
+            if group_id in view.groups:
+                yield from parts.give_up(view.groups[group_id].rollouts.values())
+            else:
+                self._given_up.remove(group_id)
         if type(event) in parts.WeightUpdates.EVENTS:
             yield from self._updates.on(event, view)
         if view.abandoned_groups:

@@ -61,8 +61,11 @@ class PartialRollout:
                         rollout_ids=tuple(server.rollouts), server_id=server.server_id
                     )
         if self._stopping and view.running == 0:
+            self._stopping = False
             yield from parts.train(view, self._unit)
-            self._stopping = view.trainer_ready
+            if not view.in_step and self._updates.generating:
+                # A group was abandoned meanwhile and took part of the batch along: go on.
+                yield from parts.resume(view, self._route)
         between = self._stopping or view.in_step
         if type(event) in parts.WeightUpdates.EVENTS:
             yield from self._updates.on(event, view, may_resume=not between)
