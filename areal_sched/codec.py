@@ -58,7 +58,9 @@ _quote = functools.lru_cache(maxsize=1024)(_dumps)
 
 
 def _number(value: float) -> str:
-    # repr is five times faster than json, which alone knows how to spell NaN and infinity.
+    # repr is five times faster than json, which alone knows how to spell NaN and infinity. Made a
+    # float first: the repr of True, or of a numpy number, is no JSON.
+    value = float(value)
     return repr(value) if value - value == 0 else _dumps(value)
 
 

@@ -91,7 +91,7 @@ class Controller:
         error: str | None = None
         try:
             if now_ns < state.now_ns:
-                raise UnexpectedEvent(f"{event} at {now_ns} ns, but it is {state.now_ns} ns already")
+                raise UnexpectedEvent(f"{event} at {now_ns} ns: it is {state.now_ns} ns already")
             state.now_ns = now_ns
             fold = EVENT_FOLDS.get(type(event))
             if fold is None:

@@ -20,6 +20,8 @@ _FINISHED, _READY = Phase.FINISHED, Phase.READY
 def _server_joined(state: ClusterState, event: e.ServerJoined) -> None:
     if event.server_id in state.servers:
         raise UnexpectedEvent(f"server {event.server_id} joined twice")
+    if not 0 <= event.weight_version <= state.weight_version:
+        raise UnexpectedEvent(f"{event}: the newest weights are {state.weight_version}")
     server = Server(
         event.server_id,
         event.max_running_rollouts,

@@ -81,17 +81,22 @@ class JournalWriter:
     def _record_error(
         self, now_ns: int, event: object, commands: tuple[object, ...], error: str
     ) -> None:
-        # What caused the error may be no message at all; it is then kept as text.
+        # What caused the error may be no message, or one with improper fields: kept as text.
         def encode(x: object) -> str:
             encoder = ENCODERS.get(type(x))
-            try:
-                return encoder(x) if encoder else json.dumps(repr(x))
-            except (TypeError, ValueError):
-                return json.dumps(repr(x))
+            if encoder is not None:
+                try:
+                    text = encoder(x)
+                    json.loads(text)
+                except (TypeError, ValueError):
+                    pass
+                else:
+                    return text
+            return json.dumps(repr(x))
 
         done = ",".join(encode(x) for x in commands)
         self._lines.append(f"[{now_ns},{encode(event)},[{done}],{json.dumps(error)}]")
-        self.flush()
+        self.flush(sync=True)
 
     def measure(self, now_ns: int, measurement: Measurement) -> None:
         """Write one measurement."""
@@ -99,17 +104,21 @@ class JournalWriter:
         if len(self._lines) >= self._limit:
             self.flush()
 
-    def flush(self) -> None:
-        """Hand everything written so far to the operating system."""
+    def flush(self, *, sync: bool = False) -> None:
+        """Hand on what was recorded so far.
+
+        The compressor keeps the last of it back unless `sync` is true or the journal durable:
+        then the operating system has all of it, and the file is larger.
+        """
         if self._lines:
             self._lines.append("")
             data = "\n".join(self._lines).encode()
             self._lines.clear()
             self._hash.update(data)
             self._stream.write(self._compress.compress(data))
-            if self._durable:
-                self._stream.write(self._compress.flush(zlib.Z_SYNC_FLUSH))
-                self._stream.flush()
+        if sync or self._durable:
+            self._stream.write(self._compress.flush(zlib.Z_SYNC_FLUSH))
+            self._stream.flush()
 
     def close(self) -> None:
         """Finish the file. Closing twice does nothing."""
@@ -124,9 +133,18 @@ class JournalWriter:
         return self._hash.hexdigest()
 
 
+class Unreadable(str):
+    """Text of what made a run stop and was no message, or one with improper fields."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One handled event of a journal. ``line`` counts from 1, the header being 1."""
+    """One handled event of a journal. ``line`` counts from 1, the header being 1.
+
+    Where ``error`` is set, the event or the last command may be `Unreadable`.
+    """
 
     line: int
     now_ns: int
@@ -178,16 +196,20 @@ class JournalReader:
         with stream:
             unzip = zlib.decompressobj(_GZIP)
             rest = b""
-            while block := stream.read(1 << 18):
+            number = 0
+            while block := stream.read(1 << 16):
                 try:
                     data = unzip.decompress(block)
                 except zlib.error as exc:
-                    raise JournalError(
-                        f"{self.path}: not a gzip file, or damaged ({exc})"
-                    ) from None
+                    what = f"damaged after line {number}" if number else "not a gzip file"
+                    raise JournalError(f"{self.path}: {what} ({exc})") from None
                 *whole, rest = (rest + data).split(b"\n")
-                for line in whole:
-                    yield line.decode()
+                for number, line in enumerate(whole, start=number + 1):
+                    try:
+                        text = line.decode()
+                    except UnicodeDecodeError as exc:
+                        raise JournalError(f"{self.path}, line {number}: {exc}") from None
+                    yield text
             self.truncated = bool(rest) or not unzip.eof
 
     def __iter__(self) -> Iterator[Entry | Measured]:
@@ -197,12 +219,13 @@ class JournalReader:
         for number, line in enumerate(lines, start=2):
             try:
                 now_ns, first, *more = json.loads(line)
-                message = decode(first)
+                error = more[1] if len(more) > 1 else None
+                read = decode if error is None else _read
+                message = read(first)
                 if isinstance(message, measurements):
                     yield Measured(number, now_ns, message)
                     continue
-                commands = tuple(decode(x) for x in more[0]) if more else ()
-                error = more[1] if len(more) > 1 else None
+                commands = tuple(map(read, more[0])) if more else ()
             except (ValueError, TypeError, IndexError) as exc:
                 raise JournalError(f"{self.path}, line {number}: {exc}") from None
             yield Entry(number, now_ns, message, commands, error)  # type: ignore[arg-type]
@@ -210,6 +233,10 @@ class JournalReader:
     def entries(self) -> Iterator[Entry]:
         """The handled events alone."""
         return (item for item in self if isinstance(item, Entry))
+
+
+def _read(spelled: Any) -> Any:
+    return Unreadable(spelled) if isinstance(spelled, str) else decode(spelled)
 
 
 def text_of(path: Path | str) -> str:

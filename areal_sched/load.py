@@ -43,8 +43,10 @@ def load(path: str, limits: Limits, options: Mapping[str, Any] | None = None) ->
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as exc:
-        raise ConfigError(f"scheduler.class = {path!r}: {exc}") from None
+    except (ImportError, TypeError, ValueError) as exc:  # the latter two: ".relative" and ""
+        modules = [x.partition(":")[0] for x in known.values()]
+        hint = nearest(module_name, modules) if module_name.startswith("areal_sched.") else ""
+        raise ConfigError(f"scheduler.class = {path!r}: {exc}{hint}") from None
     cls: Any = getattr(module, class_name, None)
     if not inspect.isclass(cls) or not hasattr(cls, "decide"):
         classes = [n for n, x in vars(module).items() if hasattr(x, "decide")]
@@ -59,5 +61,8 @@ def load(path: str, limits: Limits, options: Mapping[str, Any] | None = None) ->
         for name in options:
             if name not in names:
                 raise ConfigError(f"scheduler.{name}: no such option{nearest(name, names)}")
+    for p in parameters:
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in options:
+            raise ConfigError(f"scheduler.{p.name} is missing: {path} needs it")
     build = cast(Callable[..., Scheduler], cls)
     return build(limits, **options)

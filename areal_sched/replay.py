@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from areal_sched.controller import Controller, Scheduler
-from areal_sched.errors import ProtocolError, ReplayDiverged
-from areal_sched.journal import Entry
+from areal_sched.errors import ReplayDiverged
+from areal_sched.journal import Entry, Unreadable
 from areal_sched.limits import Limits
+
+_STOPPED = ("KeyboardInterrupt", "SystemExit")
 
 
 def replay(entries: Iterable[Entry], scheduler: Scheduler, limits: Limits) -> int:
     """Replay entries through a fresh scheduler.
 
-    An entry that recorded an error must raise the same error again.
+    An entry that recorded an error must raise the same error again. Replay ends before an entry
+    that cannot be: its event was no event, or the user stopped the run in the middle of it.
 
     Args:
         entries: handled events in order, as `JournalReader.entries` gives them.
@@ -28,19 +31,23 @@ def replay(entries: Iterable[Entry], scheduler: Scheduler, limits: Limits) -> in
     """
     controller = Controller(scheduler, limits, record=None)
     count = 0
-    for count, entry in enumerate(entries, start=1):
+    for entry in entries:
         error: str | None = None
         commands: object = ()
+        cause: Exception | None = None
+        if isinstance(entry.event, Unreadable) or (entry.error or "").startswith(_STOPPED):
+            break
         try:
             commands = controller.handle(entry.event, now_ns=entry.now_ns)
-        except ProtocolError as exc:
-            error = f"{type(exc).__name__}: {exc}"
+        except Exception as exc:
+            error, cause = f"{type(exc).__name__}: {exc}", exc
         if error != entry.error or (error is None and commands != entry.commands):
             raise ReplayDiverged(
-                entry=count - 1,
+                entry=count,
                 now_ns=entry.now_ns,
                 event=entry.event,
                 recorded=entry.error or entry.commands,
                 replayed=error or commands,
-            )
+            ) from cause
+        count += 1
     return count

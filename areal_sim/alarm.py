@@ -8,6 +8,7 @@ ignores the old. See `benchmarks` for what each costs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from simpy.events import NORMAL, Event
 
@@ -30,7 +31,7 @@ class Alarm:
         self._event: Event | None = None  # the queued event that counts
         self._queued_ns = 0
         self._wanted_ns = -1
-        self._callbacks = [self._fired]
+        self._callbacks: list[Callable[[Any], None]] = [self._fired]
         self._spent = self._new_event()  # one that is in no queue, to be used again
 
     def at(self, time_ns: int | None) -> None:
@@ -52,7 +53,7 @@ class Alarm:
         env.schedule(event, NORMAL, time_ns - env.now)
 
     def _new_event(self) -> Event:
-        # What succeed() does but for queueing; a fired event keeps both, and so can be queued again.
+        # What succeed() does but for queueing; a fired event keeps both and can be queued again.
         event = Event(self._env)
         event._ok = True
         event._value = None

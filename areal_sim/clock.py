@@ -14,7 +14,8 @@ if TYPE_CHECKING:
         def __init__(self) -> None: ...
 
         @property
-        def now(self) -> int: ...
+        def now(self) -> int:
+            """Nanoseconds since the run began."""
 
 else:
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from simpy.events import Event as SimpyEvent
+
 from areal_sched.commands import StartTrainStep
 from areal_sched.events import Event, TrainerReady, TrainStepFinished
 from areal_sched.ids import WeightVersion
@@ -70,8 +72,7 @@ def phases(cost: TrainerCost, packed: PackedStep, sizes: Sequence[int]) -> list[
         count = sum(len(rank) for rank in ranks)
         for forward_only, out in ((True, forward), (False, update)):
             times = [
-                train_rank_s(cost, t, s, forward_only)
-                for t, s in zip(tokens, squares, strict=True)
+                train_rank_s(cost, t, s, forward_only) for t, s in zip(tokens, squares, strict=True)
             ]
             # Busy: the rank's own micro-batches without filling and draining its pipeline.
             busy = [
@@ -92,6 +93,10 @@ def phases(cost: TrainerCost, packed: PackedStep, sizes: Sequence[int]) -> list[
     )
     overhead = Phase("overhead", cost.step_overhead_s, 0.0, 0)
     return [overhead, proximal, *update]
+
+
+def _ring(event: SimpyEvent) -> None:
+    event.succeed()
 
 
 class Trainer:
@@ -147,7 +152,7 @@ class Trainer:
         env, host = self._env, self._host
         if self._colocated:
             lent = env.event()
-            host.lend_servers(lambda: lent.succeed())
+            host.lend_servers(lambda: _ring(lent))
             host.end_instant()
             yield lent
             yield from self._spend("switch", self._costs.switch_s("train"), version)

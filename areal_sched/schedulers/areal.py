@@ -54,8 +54,8 @@ class Areal:
             if self._unit == "group" or not self._updates.generating:
                 return ()
             return parts.start(view, self._route, self._unit)
-        if kind is RewardComputed and self._unit == "rollout":
-            # No place became free; a batch may be complete.
+        if kind is RewardComputed and self._unit == "rollout" and view.limits.max_lag is None:
+            # No place became free, as nothing is dropped; a batch may be complete.
             return parts.train(view, self._unit) if view.trainer_ready else ()
         return self._any(event, view)
 

@@ -1,0 +1,232 @@
+"""The timeline: what every server and the trainer did in a few steps, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.bars import Window, window_from, window_of_steps
+from analysis.drawing import (
+    FAINT,
+    INK,
+    hours,
+    legend_of,
+    new_figure,
+    save,
+    share_bar,
+    style,
+)
+from analysis.recorder import RunRecorder
+from analysis.rows import NS_PER_MINUTE, TimelineRun, draw_rows
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH = 12.0  # inches
+
+
+def draw_timeline(
+    recorder: RunRecorder, path: Path | str, *, steps: int = 4, servers: int = 24
+) -> Path:
+    """Draw a few steady-state steps of a run, and below where the whole run's GPU time went.
+
+    Args:
+        recorder: the run.
+        path: PNG to write.
+        steps: training steps to show.
+        servers: at most so many of the servers are shown, evenly spread.
+
+    Returns:
+        The path.
+
+    Raises:
+        AnalysisError: the spans do not tile the run.
+    """
+    run = TimelineRun.of(recorder, servers)
+    window = window_of_steps(run.steps, run.steady.first_step, steps, recorder.end_ns)
+    with style():
+        rows_height = max(1.6, 0.2 * run.rows)
+        height = rows_height + 2.75
+        figure = new_figure(_WIDTH, height)
+        axes = figure.add_axes((0.085, 1.95 / height, 0.9, rows_height / height))
+        drawn = draw_rows(axes, run, window, origin_ns=0)
+        axes.set_xlabel("time since the run began (minutes)")
+        _note_heights(axes)
+        _titles(axes, run, window)
+        share = figure.add_axes((0.085, 0.95 / height, 0.9, 0.24 / height))
+        drawn |= share_bar(share, run.whole)
+        _share_axes(share)
+        share.set_title(_share_title(run), fontsize=9, color=INK, pad=4)
+        _legend(figure, drawn, [run])
+        return save(figure, path)
+
+
+def compare_timelines(
+    run_a: RunRecorder, run_b: RunRecorder, path: Path | str, *, steps: int = 3, servers: int = 16
+) -> Path:
+    """Draw two runs one above the other on the same time scale.
+
+    Both windows begin where a steady-state training step ended and are as long as ``steps`` steps
+    of the slower run.
+
+    Args:
+        run_a: the upper run.
+        run_b: the lower run.
+        path: PNG to write.
+        steps: training steps of the slower run to show.
+        servers: at most so many servers of each run are shown.
+
+    Returns:
+        The path.
+
+    Raises:
+        AnalysisError: the spans of a run do not tile it.
+    """
+    runs = [TimelineRun.of(recorder, servers) for recorder in (run_a, run_b)]
+    first = [
+        window_of_steps(run.steps, run.steady.first_step, steps, run.recorder.end_ns)
+        for run in runs
+    ]
+    length_ns = max(window.end_ns - window.start_ns for window in first)
+    windows = [
+        window_from(run.steps, window.first_step, length_ns, run.recorder.end_ns)
+        for run, window in zip(runs, first, strict=True)
+    ]
+    with style():
+        heights = [max(1.6, 0.19 * run.rows) for run in runs]
+        height = sum(heights) + 4.35
+        figure = new_figure(_WIDTH, height)
+        drawn: set[str] = set()
+        top = height - 1.15
+        figure.text(
+            0.085, 1 - 0.3 / height, _verdict(*runs), fontsize=14, fontweight="bold", va="center"
+        )
+        for run, window, rows_height in zip(runs, windows, heights, strict=True):
+            axes = figure.add_axes((0.085, (top - rows_height) / height, 0.9, rows_height / height))
+            drawn |= draw_rows(axes, run, window, origin_ns=window.start_ns)
+            pad = length_ns // 80
+            axes.set_xlim(-pad / NS_PER_MINUTE, (length_ns + pad) / NS_PER_MINUTE)
+            _titles(axes, run, window)
+            top -= rows_height + 1.05
+        axes.set_xlabel("minutes since the end of a training step")
+        _note_heights(axes)
+        share = figure.add_axes((0.085, 0.85 / height, 0.9, 0.62 / height))
+        for y, run in zip((1.0, 0.0), runs, strict=True):
+            drawn |= share_bar(share, run.whole, y, 0.8)
+        _share_axes(share)
+        share.set_yticks([1.0, 0.0], [run.recorder.facts.scheduler_name for run in runs])
+        share.set_title("GPU time of the whole run by cause", fontsize=9, pad=4)
+        _legend(figure, drawn, runs)
+        return save(figure, path)
+
+
+def _titles(axes: Axes, run: TimelineRun, window: Window) -> None:
+    facts, steps = run.recorder.facts, run.steps
+    title = f"{facts.scheduler_name}, {facts.name}: {run.idle}"
+    size = 12 * min(1.0, 84 / len(title))
+    axes.set_title(title, fontsize=size, fontweight="bold", pad=34)
+    if len(steps):
+        took = f"{len(steps)} steps: {hours(int(steps.end_ns[-1]))}"
+        axes.set_title(took, loc="right", fontsize=12, fontweight="bold", pad=34)
+    shown, servers = len(run.servers), facts.servers
+    many = f"{shown} of {servers} servers" if shown < servers else f"all {servers} servers"
+    told = [f"{facts.gpus} GPUs"]
+    if len(steps):
+        told.append(f"{hours(run.step_ns)} a step")
+        told.append(f"shown are steps {window.first_step + 1} to {window.end_step} and {many}")
+    if run.steady.first_step == 1:
+        told.append("idle shares leave out the first step")
+    elif run.steady.first_step:
+        told.append(f"idle shares leave out the first {run.steady.first_step} steps")
+    axes.annotate(
+        "; ".join(told),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 20),
+        textcoords="offset points",
+        fontsize=9,
+        color=FAINT,
+        annotation_clip=False,
+    )
+
+
+def _note_heights(axes: Axes) -> None:
+    axes.annotate(
+        "Colours on top of each other in a row: heights are shares of that time.",
+        (1, 0),
+        xycoords="axes fraction",
+        xytext=(0, -20),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=7,
+        color=FAINT,
+    )
+
+
+def _verdict(run_a: TimelineRun, run_b: TimelineRun) -> str:
+    """The sentence above a comparison."""
+    name_a, name_b = (run.recorder.facts.scheduler_name for run in (run_a, run_b))
+    gpus_a, gpus_b = (run.recorder.facts.gpus for run in (run_a, run_b))
+    if not run_a.step_ns or not run_b.step_ns:
+        return f"{name_a} and {name_b}"
+    ratio = run_a.step_ns / run_b.step_ns
+    fast, slow = (name_b, name_a) if ratio >= 1 else (name_a, name_b)
+    on = f"on the same {gpus_a} GPUs" if gpus_a == gpus_b else "on their GPUs"
+    return f"{fast} trains {max(ratio, 1 / ratio):.2f} steps {on} while {slow} trains one"
+
+
+def _legend(figure: Figure, drawn: set[str], runs: list[TimelineRun]) -> None:
+    """The legend, below the bars of shares."""
+    figure.legend(
+        handles=[*legend_of(drawn), *_marks(*runs)],
+        loc="upper left",
+        bbox_to_anchor=(0.078, 0.7 / figure.get_figheight()),
+        ncols=7,
+        fontsize=8,
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
+
+
+def _share_title(run: TimelineRun) -> str:
+    gpu_hours = run.whole.total_gpu_ns / 3600e9
+    return f"GPU time of the whole run by cause ({gpu_hours:,.0f} GPU hours)"
+
+
+def _share_axes(axes: Axes) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
+    axes.tick_params(axis="x", labelsize=7, length=2, pad=2)
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.set_yticks([])
+    for side in ("left", "top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _marks(*runs: TimelineRun) -> list[Artist]:
+    """Legend entries of the lines and crosses that are used."""
+    from matplotlib.lines import Line2D
+
+    marks: list[Artist] = [
+        Line2D(
+            [],
+            [],
+            color="black",
+            linewidth=1.1,
+            linestyle=(0, (4, 2)),
+            label="training step ends, weights vN",
+        )
+    ]
+    if any(len(run.recorder.interrupts) for run in runs):
+        marks.append(
+            Line2D(
+                [], [], color="black", marker="x", linestyle="none", label="rollouts interrupted"
+            )
+        )
+    return marks

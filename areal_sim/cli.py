@@ -1,0 +1,67 @@
+"""The command ``areal-sim``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from areal_sim.commands import compare, demo, figures, replay, run, serve
+
+_DESCRIPTION = """\
+Simulate asynchronous RL training of large language models: inference servers
+that generate, a trainer that learns, and the scheduler between them.
+
+  areal-sim demo                                   the paper's 1.5B run, twice
+  areal-sim run configs/home-8gpu.toml --out runs/home
+  areal-sim run configs/paper/1.5b-areal.toml --set limits.eta=2 --set workload.steps=20
+  areal-sim compare runs/demo/synchronous runs/demo/areal
+  areal-sim replay runs/home/journal.jsonl.gz
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="areal-sim",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (run, compare, replay, figures, serve, demo):
+        module.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line.
+
+    Returns:
+        0; 1 where a replay diverged or a run broke off; 2 for bad input; 130 after Ctrl-C.
+    """
+    args = parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("areal-sim: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as exc:
+        # Bad input, in every part of this project, is a ValueError.
+        print(f"areal-sim: {exc}", file=sys.stderr)
+        return 2
+    except Exception as exc:
+        from areal_sched.errors import ArealError
+
+        if not isinstance(exc, ArealError):
+            raise
+        print(f"areal-sim: {exc}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""``areal-sim figures``: draw a run directory's pictures again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "figures",
+        help="make a run directory's tables, pictures and trace again from its journal",
+        description="Read a run directory's journal, of a simulated or a real run, and write its "
+        "tables, pictures and Perfetto trace again.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry it out."""
+    from analysis.recorder import journal_sha256, read_run
+    from analysis.summary import summarise
+    from areal_sim.rundir import JOURNAL, SUMMARY, read_summary, write_results
+
+    path = args.run_dir / JOURNAL
+    recorder = read_run(path)
+    wall_s = 0.0
+    if (args.run_dir / SUMMARY).exists():
+        wall_s = float(read_summary(args.run_dir).get("wall_s", 0.0))
+    summary = summarise(recorder, recorder.end_ns, wall_s, journal_sha256(path))
+    write_results(recorder, summary, args.run_dir)
+    print(f"written to {args.run_dir}; the picture is {args.run_dir}/timeline.png")
+    return 0

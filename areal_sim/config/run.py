@@ -1,0 +1,191 @@
+"""The configuration of one run: all sections, what must hold between them, and what follows."""
+
+# ruff: noqa: RUF009 - these calls make fields, not values
+
+from __future__ import annotations
+
+import dataclasses
+
+from areal_sched.controller import Scheduler
+from areal_sched.errors import ConfigError
+from areal_sched.limits import Limits
+from areal_sim.config.options import Section, table
+from areal_sim.config.placement import Placement, place
+from areal_sim.config.shared import (
+    ClusterConfig,
+    LimitsConfig,
+    ModelConfig,
+    SchedulerConfig,
+)
+from areal_sim.config.simulation import PublishedConfig, SimConfig
+from areal_sim.config.workload import WorkloadConfig
+from areal_sim.hardware import Cluster, ServerLayout, TrainerLayout
+from areal_sim.models import ModelShape
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig(Section):
+    """One run. The table ``[limits]`` is the field `bounds`, since `limits` makes the `Limits`.
+
+    Raises:
+        ConfigError: two sections contradict each other; the message begins with the key and says
+            what would work.
+    """
+
+    cluster: ClusterConfig = table(ClusterConfig)
+    model: ModelConfig = table(ModelConfig)
+    workload: WorkloadConfig = table(WorkloadConfig)
+    bounds: LimitsConfig = table(LimitsConfig, key="limits")
+    scheduler: SchedulerConfig = table(SchedulerConfig)
+    sim: SimConfig = table(SimConfig)
+    published: PublishedConfig | None = table(PublishedConfig, optional=True)
+
+    def _check(self) -> None:
+        self._check_model()
+        server, trainer = self.sim.server, self.sim.trainer
+        self._check_parallel("sim.server", server.tensor_parallel)
+        self._check_parallel("sim.trainer", trainer.tensor_parallel)
+        _ = self.placement
+        context = self.workload.max_context_tokens
+        if context > trainer.micro_batch_tokens:
+            raise ConfigError(
+                f"sim.trainer.micro_batch_tokens = {trainer.micro_batch_tokens}: the longest"
+                f" trajectory, workload.max_prompt_tokens + max_response_tokens = {context}, must"
+                " fit into one micro-batch"
+            )
+        self.new_scheduler()
+
+    def _check_model(self) -> None:
+        model = self.model_shape()
+        context, most = self.workload.max_context_tokens, model.max_position_embeddings
+        if context > most:
+            raise ConfigError(
+                f"workload.max_response_tokens = {self.workload.max_response_tokens}: makes a"
+                f" context of {context} tokens, {model.name} has {most}; at most"
+                f" {most - self.workload.max_prompt_tokens} would do"
+            )
+        stages = self.sim.trainer.pipeline_parallel
+        if stages > model.num_layers:
+            raise ConfigError(
+                f"sim.trainer.pipeline_parallel = {stages}: {model.name} has only"
+                f" {model.num_layers} layers"
+            )
+
+    def _check_parallel(self, where: str, parallel: int) -> None:
+        """Tensor parallelism stays within a node, and the model's heads must divide over it."""
+        model, per_node = self.model_shape(), self.cluster.gpus_per_node
+        if per_node % parallel == 0 and _divides(model, parallel):
+            return
+        usable = [n for n in range(1, per_node + 1) if per_node % n == 0 and _divides(model, n)]
+        raise ConfigError(
+            f"{where}.tensor_parallel = {parallel}: must divide the {per_node} GPUs of a node and"
+            f" fit the {model.num_heads} attention and {model.num_kv_heads} KV heads of"
+            f" {model.name}; would do: {', '.join(map(str, usable))}"
+        )
+
+    # ---- what the parts of a run are made from -------------------------------------------------
+
+    def limits(self) -> Limits:
+        """The bounds with the batch, B = prompts_per_step * group_size, as schedulers take them."""
+        return Limits(
+            train_batch_rollouts=self.train_batch_rollouts,
+            group_size=self.workload.group_size,
+            eta=self.bounds.eta,
+            max_lag=self.bounds.max_lag,
+            max_rollouts_in_flight=self.bounds.max_rollouts_in_flight,
+            max_failures_per_group=self.bounds.max_failures_per_group,
+        )
+
+    def new_scheduler(self) -> Scheduler:
+        """A fresh scheduler."""
+        return self.scheduler.new(self.limits())
+
+    def model_shape(self) -> ModelShape:
+        """Sizes of the model."""
+        return self.model.shape()
+
+    def hardware(self) -> Cluster:
+        """The cluster as the cost models take it."""
+        return self.cluster.hardware()
+
+    def server_layout(self) -> ServerLayout:
+        """How one server lies on its GPUs."""
+        server = self.sim.server
+        return ServerLayout(
+            tensor_parallel=server.tensor_parallel,
+            static_memory_fraction=server.static_memory_fraction,
+        )
+
+    def trainer_layout(self) -> TrainerLayout:
+        """How the trainer lies on its GPUs."""
+        trainer = self.sim.trainer
+        return TrainerLayout(
+            tensor_parallel=trainer.tensor_parallel,
+            pipeline_parallel=trainer.pipeline_parallel,
+            data_parallel=self.data_parallel_ranks,
+            micro_batch_tokens=trainer.micro_batch_tokens,
+            recompute=trainer.recompute_activations,
+        )
+
+    # ---- counts --------------------------------------------------------------------------------
+
+    @property
+    def placement(self) -> Placement:
+        """Who has which GPUs; see `areal_sim.config.placement`."""
+        trainer = self.sim.trainer
+        return place(
+            self.cluster,
+            server_gpus=self.sim.server.tensor_parallel,
+            rank_gpus=trainer.tensor_parallel * trainer.pipeline_parallel,
+        )
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs of the cluster, used or not: GPU-hours count these."""
+        return self.cluster.gpus
+
+    @property
+    def generation_gpus(self) -> int:
+        """round(gpus * generation_share / server) * server; colocated: all whole servers."""
+        return self.placement.generation_gpus
+
+    @property
+    def servers(self) -> int:
+        """Inference servers: generation_gpus / sim.server.tensor_parallel."""
+        return self.placement.servers
+
+    @property
+    def training_gpus(self) -> int:
+        """All whole data-parallel ranks that fit on the GPUs not generating; colocated: on all."""
+        return self.placement.training_gpus
+
+    @property
+    def data_parallel_ranks(self) -> int:
+        """training_gpus / (tensor * pipeline parallelism)."""
+        return self.placement.data_parallel_ranks
+
+    @property
+    def unused_gpus(self) -> int:
+        """GPUs that are paid for but neither generate nor train."""
+        return self.placement.unused_gpus
+
+    @property
+    def train_batch_rollouts(self) -> int:
+        """Trajectories of one training step, B in the paper."""
+        return self.workload.prompts_per_step * self.workload.group_size
+
+    @property
+    def published_hours(self) -> float | None:
+        """The published time, scaled to this run's number of steps; None if there is none."""
+        if self.published is None:
+            return None
+        steps = self.workload.steps
+        return self.published.hours * steps / (self.published.steps or steps)
+
+
+def _divides(model: ModelShape, parallel: int) -> bool:
+    try:
+        model.check_tensor_parallel(parallel)
+    except ConfigError:
+        return False
+    return True

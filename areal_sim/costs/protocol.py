@@ -1,0 +1,198 @@
+"""The protocol every cost model fulfils, and the arithmetic on its coefficients.
+
+A server's times are integer femtoseconds, so that the closed form over k decode steps equals the
+sum over those steps exactly, not up to rounding. A trainer's are float seconds: nothing there is
+summed in two ways.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+from areal_sched.errors import ConfigError
+
+FS_PER_NS = 10**6
+FS_PER_S = 10**15
+
+Phase = Literal["generate", "train"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCost:
+    """One inference server, whatever its number of GPUs. All fields are integer femtoseconds.
+
+    A decode step of n rollouts whose KV caches hold kv tokens together takes
+    ``decode_base_fs + decode_per_rollout_fs * n + decode_per_kv_token_fs * kv``.
+
+    A prefill step over chunks takes ``prefill_base_fs`` plus, for every chunk of t new tokens
+    behind s tokens that are already in the cache,
+    ``prefill_per_token_fs * t + prefill_per_token_pair_fs * (t * s + t * (t + 1) // 2)``.
+    """
+
+    decode_base_fs: int
+    decode_per_rollout_fs: int
+    decode_per_kv_token_fs: int
+    prefill_base_fs: int
+    prefill_per_token_fs: int
+    prefill_per_token_pair_fs: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{field.name} = {value!r}: expected an integer >= 0")
+        if self.decode_base_fs + self.decode_per_rollout_fs == 0:
+            raise ConfigError("decode_base_fs = decode_per_rollout_fs = 0: decoding takes no time")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerCost:
+    """One data-parallel rank: one pipeline of tp * pp GPUs.
+
+    A micro-batch of sequences of lengths L occupies every pipeline stage for
+    ``base + per_token * sum(L) + per_token_pair * sum(L^2)`` seconds: with a full pipeline this is
+    the time from the end of one micro-batch to the end of the next. A rank with m micro-batches
+    takes the sum of these, plus the filling and draining of the pipeline: ``pipeline_stages - 1``
+    times their mean, that is, ``(m + pp - 1) / m`` times the sum (1F1B; Narayanan et al.,
+    arXiv 2104.04473, section 2.2).
+
+    Attributes:
+        update_base_s: forward, backward and recomputation, per micro-batch.
+        update_per_token_s: the same, per token.
+        update_per_token_pair_s: the same, per squared token.
+        forward_base_s: forward only (proximal log-probs), per micro-batch.
+        forward_per_token_s: the same, per token.
+        forward_per_token_pair_s: the same, per squared token.
+        pipeline_stages: pp.
+        optimizer_s: per minibatch: gradient reduce-scatter, Adam, parameter all-gather.
+        step_overhead_s: per training step: data movement, packing, advantages, logging.
+    """
+
+    update_base_s: float
+    update_per_token_s: float
+    update_per_token_pair_s: float
+    forward_base_s: float
+    forward_per_token_s: float
+    forward_per_token_pair_s: float
+    pipeline_stages: int
+    optimizer_s: float
+    step_overhead_s: float
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{field.name} = {value!r}: expected a finite number >= 0")
+        if self.pipeline_stages < 1:
+            raise ConfigError(f"pipeline_stages = {self.pipeline_stages!r}: must be at least 1")
+
+
+@runtime_checkable
+class CostProvider(Protocol):
+    """Where the simulator gets its times from."""
+
+    def server(self) -> ServerCost:
+        """Coefficients of one inference server."""
+
+    def trainer(self) -> TrainerCost:
+        """Coefficients of the trainer."""
+
+    def weight_publish_s(self) -> float:
+        """Trainer side, before any server can load: gather, and save if by disk."""
+
+    def weight_load_s(self) -> float:
+        """One server loads new weights; it is paused meanwhile unless the mode says otherwise."""
+
+    def switch_s(self, to: Phase) -> float:
+        """Colocated only: turn the GPUs over to that phase (offload, reload)."""
+
+
+def decode_time_fs(cost: ServerCost, n: int, kv: int, k: int) -> int:
+    """Femtoseconds of k decode steps of n rollouts that hold kv tokens before the first of them.
+
+    Every step adds one token to each of the n caches, hence
+    ``k * (a + b n + c kv) + c n k (k - 1) / 2``.
+    """
+    _check_batch(n, kv)
+    if k < 0:
+        raise ValueError(f"k = {k}: a number of steps cannot be negative")
+    # k (k - 1) is even, so the division is exact.
+    return k * _step_fs(cost, n, kv) + cost.decode_per_kv_token_fs * n * (k * (k - 1) // 2)
+
+
+def steps_within_fs(cost: ServerCost, n: int, kv: int, budget_fs: int) -> int:
+    """The most decode steps that end within the budget: the exact inverse of `decode_time_fs`.
+
+    The largest k with ``q k^2 + (2 A - q) k <= 2 budget`` where A is the first step's time and
+    q = c n; floor((-p + sqrt(D)) / 2 q) equals the same with the integer square root.
+    """
+    _check_batch(n, kv)
+    if budget_fs < 0:
+        raise ValueError(f"budget_fs = {budget_fs}: cannot be negative")
+    first = _step_fs(cost, n, kv)
+    growth = cost.decode_per_kv_token_fs * n
+    if growth == 0:
+        return budget_fs // first
+    linear = 2 * first - growth
+    root = math.isqrt(linear * linear + 8 * growth * budget_fs)
+    return (root - linear) // (2 * growth)
+
+
+def prefill_time_fs(cost: ServerCost, chunks: Iterable[tuple[int, int]]) -> int:
+    """Femtoseconds of one prefill step.
+
+    Args:
+        cost: the server.
+        chunks: (new tokens t, tokens s already in the cache) of every chunk in the step.
+    """
+    tokens = pairs = 0
+    for new, cached in chunks:
+        if new < 1 or cached < 0:
+            raise ValueError(f"chunk ({new}, {cached}): needs new >= 1 and cached >= 0 tokens")
+        tokens += new
+        pairs += new * cached + new * (new + 1) // 2
+    linear = cost.prefill_base_fs + cost.prefill_per_token_fs * tokens
+    return linear + cost.prefill_per_token_pair_fs * pairs
+
+
+def train_rank_s(
+    cost: TrainerCost,
+    micro_batch_tokens: Sequence[int],
+    micro_batch_pair_sums: Sequence[int],
+    forward_only: bool = False,
+) -> float:
+    """Seconds one data-parallel rank takes for its micro-batches; 0 for none.
+
+    Args:
+        cost: the trainer.
+        micro_batch_tokens: sum(L) of every micro-batch.
+        micro_batch_pair_sums: sum(L^2) of every micro-batch.
+        forward_only: log-probs only, instead of forward and backward.
+    """
+    count = len(micro_batch_tokens)
+    if count != len(micro_batch_pair_sums):
+        raise ValueError(
+            f"{count} micro-batches in micro_batch_tokens, {len(micro_batch_pair_sums)} in"
+            " micro_batch_pair_sums"
+        )
+    if count == 0:
+        return 0.0
+    base, token, pair = cost.update_base_s, cost.update_per_token_s, cost.update_per_token_pair_s
+    if forward_only:
+        base, token = cost.forward_base_s, cost.forward_per_token_s
+        pair = cost.forward_per_token_pair_s
+    # Whole numbers are summed before anything is rounded, so the order does not matter.
+    total = base * count + token * sum(micro_batch_tokens) + pair * sum(micro_batch_pair_sums)
+    return total * (count + cost.pipeline_stages - 1) / count
+
+
+def _step_fs(cost: ServerCost, n: int, kv: int) -> int:
+    return cost.decode_base_fs + cost.decode_per_rollout_fs * n + cost.decode_per_kv_token_fs * kv
+
+
+def _check_batch(n: int, kv: int) -> None:
+    if n < 1 or kv < 0:
+        raise ValueError(f"a batch needs n >= 1 rollouts and kv >= 0 tokens, got {n} and {kv}")
