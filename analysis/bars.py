@@ -13,7 +13,7 @@ from analysis.recorder import SERVER_ACTIVITIES, TRAINER_ACTIVITIES, RunRecorder
 from analysis.steps import Steps
 from analysis.tiling import Spans, server_tiles, trainer_tiles
 
-_LEAST_SHARE = 0.01
+_LEAST_SHARE = 0.04
 """Parts of a span below this share of it are not drawn: they would be a hair."""
 
 
@@ -77,7 +77,9 @@ def sample_servers(recorder: RunRecorder, most: int) -> list[int]:
 
 
 def server_bars(recorder: RunRecorder, servers: list[int], window: Window) -> list[Bar]:
-    """Bars of these servers, row by row; in a colocated run also what the trainer did there.
+    """Bars of these servers; in a colocated run also what the trainer did on their GPUs.
+
+    Generating is one bar of cause ``decode``; see `rollouts_on` for what fills it.
 
     Raises:
         AnalysisError: the spans do not tile the run up to the window's end.
@@ -94,10 +96,6 @@ def server_bars(recorder: RunRecorder, servers: list[int], window: Window) -> li
         clip = Window(max(start, window.start_ns), min(end, window.end_ns), 0, 0)
         if activity == "lent" and recorder.facts.colocated:
             bars += trainer_bars_of(trainer, row, clip)
-        elif activity == "generate":
-            parts = [("recompute", "recompute_ns"), ("prefill", "prefill_ns")]
-            shares = [(name, spans[key][at] / (end - start)) for name, key in parts]
-            bars += _split("decode", shares, row, clip)
         else:
             bars.append(Bar(SERVER_CAUSE[activity], row, clip.start_ns, clip.end_ns, 0.0, 1.0))
     return bars
@@ -135,6 +133,23 @@ def _split(cause: str, parts: list[tuple[str, float]], row: int, clip: Window) -
 
 def _inside(spans: Spans, window: Window) -> np.typing.NDArray[np.bool_]:
     return (spans["start_ns"] < window.end_ns) & (spans["end_ns"] > window.start_ns)
+
+
+def rollouts_on(recorder: RunRecorder, servers: list[int], times_ns: Ints) -> Ints:
+    """Rollouts on each of these servers at these times, shape (servers, times).
+
+    A rollout that moved counts on its last server all along, as its record names no other.
+    """
+    table = recorder.trajectories
+    start, finish, owner = table["start_ns"], table["finish_ns"], table["server_id"]
+    left = np.where(finish >= 0, finish, recorder.settlement("settled_ns"))
+    counts = np.zeros((len(servers), len(times_ns)), np.int64)
+    for row, server in enumerate(servers):
+        on_it = owner == server
+        begun, ended = np.sort(start[on_it]), np.sort(left[on_it & (left >= 0)])
+        counts[row] = np.searchsorted(begun, times_ns, "right")
+        counts[row] -= np.searchsorted(ended, times_ns, "right")
+    return counts
 
 
 def interrupts_in(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DPI = 150
 INK = "#222222"
 FAINT = "#6b6b6b"
+BELOW_FULL = "#c3dcee"
+"""Behind the rollouts of a server that generates with fewer than the most."""
 SERIES = "#0072b2"
 SECOND = "#d55e00"
 
@@ -88,14 +90,18 @@ def percent(share: float | None) -> str:
     """A share as people write it; an en dash where there is none."""
     if share is None:
         return "–"
+    if 0 < share < 0.0005:
+        return "<0.1 %"
     return f"{100 * share:.1f} %" if share < 0.0995 else f"{100 * share:.0f} %"
 
 
 def hours(time_ns: int) -> str:
     """A duration as people write it."""
     total_s = time_ns / 1e9
-    if total_s >= 3600:
+    if total_s >= 36_000:
         return f"{total_s / 3600:.1f} h"
+    if total_s >= 1800:
+        return f"{total_s / 3600:.2f} h"
     return f"{total_s / 60:.1f} min" if total_s >= 60 else f"{total_s:.1f} s"
 
 

@@ -13,7 +13,6 @@ from analysis.drawing import FAINT, SECOND, SERIES, hours, new_figure, save, sty
 from analysis.recorder import RunRecorder
 from analysis.steps import Steps, steady_state, steps_of
 from analysis.summary import lags
-from analysis.timeline import draw_timeline
 from areal_sched.records import Phase
 
 if TYPE_CHECKING:
@@ -23,23 +22,26 @@ if TYPE_CHECKING:
 _POINTS = 1500
 """Points in time of a curve over the run: more than a picture has pixels."""
 
+_FEW_STEPS = 60
+"""Up to so many steps each one is visible; a curve over more is drawn as a mean and a range."""
+
+_BANDS = (240, 40)
+"""Bands over a long run, and points in time each is taken from."""
+
 
 def write_figures(recorder: RunRecorder, out_dir: Path | str) -> list[Path]:
-    """Write all pictures of a run.
+    """Write the pictures of a run beside its timeline.
 
     Args:
         recorder: the run.
-        out_dir: folder for ``timeline.png, lag.png, steps.png, in_flight.png, lengths.png``.
+        out_dir: folder for ``lag.png, steps.png, in_flight.png, lengths.png``.
 
     Returns:
         The files written. A run without a finished step has no ``lag.png`` and ``steps.png``,
-        one without any settled rollout no ``lengths.png``.
-
-    Raises:
-        AnalysisError: the spans do not tile the run.
+        one without any rollout no ``lengths.png``.
     """
     folder = Path(out_dir)
-    written = [draw_timeline(recorder, folder / "timeline.png")]
+    written = []
     steps = steps_of(recorder)
     if len(steps):
         written.append(draw_lag(recorder, folder / "lag.png"))
@@ -113,27 +115,14 @@ def draw_steps(recorder: RunRecorder, path: Path | str) -> Path:
         figure = new_figure(8, 5)
         for place, (label, values, colour, mean, text) in enumerate(series):
             axes = figure.add_axes((0.12, 0.53 - 0.43 * place, 0.85, 0.33))
-            axes.plot(
-                number, values, color=colour, linewidth=1.2, marker=".", markersize=4, clip_on=False
-            )
+            marker = "." if len(steps) <= _FEW_STEPS else ""
+            axes.plot(number, values, color=colour, linewidth=1.2, marker=marker, clip_on=False)
             axes.axhline(mean, color=FAINT, linestyle="--", linewidth=1)
-            axes.text(
-                1.0,
-                mean,
-                text.format(mean),
-                transform=axes.get_yaxis_transform(),
-                ha="right",
-                va="bottom",
-            )
+            axes.set_title(f"mean {text.format(mean)}", loc="right", size=9, color=colour, pad=3)
             if first:
                 axes.axvspan(0.5, first + 0.5, color="#eeeeee", zorder=0, linewidth=0)
-                axes.text(
-                    first + 0.5,
-                    0.04,
-                    " start-up ends",
-                    transform=axes.get_xaxis_transform(),
-                    size=7.5,
-                )
+                across = axes.get_xaxis_transform()
+                axes.text(first + 0.5, 0.04, " start-up ends", transform=across, size=7.5)
             axes.set_xlim(0.5, len(steps) + 0.5)
             axes.set_ylim(0, 1.12 * float(values.max()))
             axes.set_ylabel(label)
@@ -146,14 +135,23 @@ def draw_steps(recorder: RunRecorder, path: Path | str) -> Path:
 def draw_in_flight(recorder: RunRecorder, path: Path | str) -> Path:
     """Draw how many rollouts are in flight and how many wait to be trained, over the run."""
     end_ns = recorder.end_ns
-    grid = np.linspace(0, end_ns, _POINTS).astype(np.int64)
+    shape = (_POINTS, 1) if len(recorder.trained_batches()["end_row"]) <= _FEW_STEPS else _BANDS
+    grid = np.linspace(0, end_ns, shape[0] * shape[1]).astype(np.int64)
     in_flight, ready = in_flight_at(recorder, grid), ready_at(recorder, grid)
     with style():
         figure, axes = _one(recorder, "Rollouts in flight, and trajectories waiting to be trained")
         unit_ns, unit = (3600e9, "hours") if end_ns >= 2 * 3600e9 else (60e9, "minutes")
-        x = grid / unit_ns
-        axes.plot(x, in_flight, color=SERIES, linewidth=1.3, label="in flight")
-        axes.plot(x, ready, color=SECOND, linewidth=1.0, linestyle="-.", label="ready, not trained")
+        x = grid.reshape(shape).mean(axis=1) / unit_ns
+        curves = (
+            ("in flight", in_flight.reshape(shape), SERIES, "-"),
+            ("ready, not trained", ready.reshape(shape), SECOND, "-."),
+        )
+        for name, values, colour, line in curves:
+            if shape[1] > 1:
+                low, high = values.min(axis=1), values.max(axis=1)
+                axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+                name += " (mean, range)"
+            axes.plot(x, values.mean(axis=1), color=colour, linestyle=line, label=name)
         limit = recorder.facts.limits.get("max_rollouts_in_flight")
         top = max(int(in_flight.max(initial=1)), int(ready.max(initial=1)))
         if isinstance(limit, int) and limit <= 2 * top:
@@ -271,4 +269,4 @@ def _whole_ticks(axes: Axes) -> None:
 def _as_percent(axes: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %", decimals=0))

@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from analysis.accounts import Accounts, accounts
-from analysis.bars import Bar, Window, interrupts_in, sample_servers, server_bars, trainer_bars
-from analysis.causes import CAUSES
-from analysis.drawing import FAINT, percent
+from analysis.bars import (
+    Bar,
+    Window,
+    interrupts_in,
+    rollouts_on,
+    sample_servers,
+    server_bars,
+    trainer_bars,
+)
+from analysis.causes import CAUSE, CAUSES
+from analysis.drawing import BELOW_FULL, FAINT, percent
 from analysis.recorder import RunRecorder
 from analysis.steps import SteadyState, Steps, steady_state, steps_of
 
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NS_PER_MINUTE = 60 * 10**9
+_POINTS = 800  # times at which rollouts on a server are counted: about one a pixel
 _ROW_FILL = 0.86  # of a row's height; the rest parts it from the next
 
 
@@ -74,8 +85,25 @@ class TimelineRun:
         return int(step_ns.sum()) // len(step_ns) if len(step_ns) else 0
 
 
-def draw_rows(axes: Axes, run: TimelineRun, window: Window, origin_ns: int) -> set[str]:
-    """Draw the rows of a run; time on the x axis counts from ``origin_ns``, in minutes."""
+def most_rollouts(run: TimelineRun, window: Window) -> int:
+    """The most rollouts on any server shown at any time of the window; at least 1."""
+    times = np.linspace(window.start_ns, window.end_ns, _POINTS).astype(np.int64)
+    return int(rollouts_on(run.recorder, run.servers, times).max(initial=1))
+
+
+def draw_rows(axes: Axes, run: TimelineRun, window: Window, origin_ns: int, full: int) -> set[str]:
+    """Draw the rows of a run.
+
+    Args:
+        axes: where.
+        run: what.
+        window: the time to show.
+        origin_ns: where time on the x axis, in minutes, counts from.
+        full: rollouts on a server that fill the height of its row.
+
+    Returns:
+        The causes drawn.
+    """
     window = window.padded(run.recorder.end_ns)
     bars = server_bars(run.recorder, run.servers, window)
     count, trainer = len(run.servers), run.trainer_rows
@@ -86,11 +114,13 @@ def draw_rows(axes: Axes, run: TimelineRun, window: Window, origin_ns: int) -> s
         bottoms.append(count + 0.6)
         fills.append(trainer)
     _draw_bars(axes, bars, bottoms, fills, origin_ns)
+    _draw_rollouts(axes, run, bars, window, origin_ns, full)
     _draw_marks(axes, run, window, origin_ns)
-    end = (window.end_ns - origin_ns) / NS_PER_MINUTE
-    axes.set_xlim((window.start_ns - origin_ns) / NS_PER_MINUTE, end)
-    axes.set_ylim(run.rows, 0)
-    every = -(-count // 24)
+    left = (window.start_ns - origin_ns) / NS_PER_MINUTE
+    # A run that was ended at once has no length, but axes need one.
+    axes.set_xlim(left, max((window.end_ns - origin_ns) / NS_PER_MINUTE, left + 1e-9))
+    axes.set_ylim(max(run.rows, 1), 0)
+    every = max(1, -(-count // 24))
     axes.set_yticks(
         [row + 0.5 for row in range(0, count, every)],
         [str(run.servers[row]) for row in range(0, count, every)],
@@ -133,12 +163,38 @@ def _draw_bars(
             axes.add_collection(
                 PolyCollection(
                     corners,
-                    facecolors=cause.colour,
-                    edgecolors=cause.hatch_colour if cause.hatch else cause.colour,
+                    facecolors=BELOW_FULL if cause.key == "decode" else cause.colour,
+                    edgecolors=cause.hatch_colour,
                     linewidths=0,
                     hatch=cause.hatch or None,
                 )
             )
+
+
+def _draw_rollouts(
+    axes: Axes, run: TimelineRun, bars: list[Bar], window: Window, origin_ns: int, full: int
+) -> None:
+    """Fill generating servers up to a height that says how many rollouts they have."""
+    from matplotlib.collections import PolyCollection
+
+    grid = np.linspace(window.start_ns, window.end_ns, _POINTS).astype(np.int64)
+    counts = rollouts_on(run.recorder, run.servers, grid)
+    shapes = []
+    for bar in bars:
+        if bar.cause == "decode":
+            inside = slice(*np.searchsorted(grid, [bar.start_ns, bar.end_ns]))
+            times = grid[inside]
+            if not len(times):
+                continue
+            x = np.concatenate([[bar.start_ns], times, [bar.end_ns]])
+            heights = np.minimum(counts[bar.row, inside] / full, 1.0)
+            heights = np.concatenate([heights[:1], heights, heights[-1:]])
+            base = bar.row + (1 + _ROW_FILL) / 2
+            minutes = (x - origin_ns) / NS_PER_MINUTE
+            top = np.column_stack([minutes, base - heights * _ROW_FILL])
+            shapes.append(np.vstack([[minutes[0], base], top, [minutes[-1], base]]))
+    colour = CAUSE["decode"].colour
+    axes.add_collection(PolyCollection(shapes, facecolors=colour, linewidths=0))
 
 
 def _draw_marks(axes: Axes, run: TimelineRun, window: Window, origin_ns: int) -> None:

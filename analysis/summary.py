@@ -95,6 +95,13 @@ KEYS: tuple[Key, ...] = (
         "Tokens servers generated per second of the run, trained on or not.",
     ),
     Key(
+        "rollouts_in_flight_mean",
+        "rollouts",
+        _STEADY,
+        "Rollouts on servers or interrupted, mean over time. Idle shares do not show servers that "
+        "decode few rollouts at a time; this does.",
+    ),
+    Key(
         "idle_share.generation",
         "share",
         _STEADY,
@@ -186,6 +193,7 @@ def summarise(
             if seconds
             else None
         ),
+        "rollouts_in_flight_mean": in_flight_mean(recorder, steady.start_ns, steady.end_ns),
         "idle_share": {
             "generation": part.idle_share("generation"),
             "training": part.idle_share("training"),
@@ -213,6 +221,18 @@ def generated_tokens_between(recorder: RunRecorder, start_ns: int, end_ns: int) 
     partly = (inside > 0) & (inside < length)
     share = (tokens[partly] * (inside[partly] / length[partly])).astype(np.int64)
     return int(tokens[inside == length].sum() + share.sum())
+
+
+def in_flight_mean(recorder: RunRecorder, start_ns: int, end_ns: int) -> float | None:
+    """Rollouts on servers or interrupted, mean over a window; None for an empty one."""
+    if end_ns <= start_ns:
+        return None
+    finish, settled = recorder.trajectories["finish_ns"], recorder.settlement("settled_ns")
+    left = np.where(finish >= 0, finish, np.where(settled >= 0, settled, end_ns))
+    begun = np.maximum(recorder.trajectories["start_ns"], start_ns)
+    inside = np.maximum(np.minimum(left, end_ns) - begun, 0)
+    # In microseconds: millions of rollouts times days of nanoseconds would overflow.
+    return int((inside // 1000).sum()) / ((end_ns - start_ns) / 1000)
 
 
 def lags(recorder: RunRecorder, steps: Steps, first_step: int = 0) -> Ints:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from analysis.bars import Window, window_from, window_of_steps
 from analysis.drawing import (
+    BELOW_FULL,
     FAINT,
     INK,
     hours,
@@ -17,7 +18,8 @@ from analysis.drawing import (
     style,
 )
 from analysis.recorder import RunRecorder
-from analysis.rows import NS_PER_MINUTE, TimelineRun, draw_rows
+from analysis.rows import NS_PER_MINUTE, TimelineRun, draw_rows, most_rollouts
+from analysis.summary import in_flight_mean
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -51,9 +53,10 @@ def draw_timeline(
         height = rows_height + 2.75
         figure = new_figure(_WIDTH, height)
         axes = figure.add_axes((0.085, 1.95 / height, 0.9, rows_height / height))
-        drawn = draw_rows(axes, run, window, origin_ns=0)
+        full = most_rollouts(run, window)
+        drawn = draw_rows(axes, run, window, 0, full)
         axes.set_xlabel("time since the run began (minutes)")
-        _note_heights(axes)
+        _note_heights(axes, full)
         _titles(axes, run, window)
         share = figure.add_axes((0.085, 0.95 / height, 0.9, 0.24 / height))
         drawn |= share_bar(share, run.whole)
@@ -94,6 +97,7 @@ def compare_timelines(
         window_from(run.steps, window.first_step, length_ns, run.recorder.end_ns)
         for run, window in zip(runs, first, strict=True)
     ]
+    full = max(map(most_rollouts, runs, windows))
     with style():
         heights = [max(1.6, 0.19 * run.rows) for run in runs]
         height = sum(heights) + 4.35
@@ -105,13 +109,13 @@ def compare_timelines(
         )
         for run, window, rows_height in zip(runs, windows, heights, strict=True):
             axes = figure.add_axes((0.085, (top - rows_height) / height, 0.9, rows_height / height))
-            drawn |= draw_rows(axes, run, window, origin_ns=window.start_ns)
+            drawn |= draw_rows(axes, run, window, window.start_ns, full)
             pad = length_ns // 80
             axes.set_xlim(-pad / NS_PER_MINUTE, (length_ns + pad) / NS_PER_MINUTE)
             _titles(axes, run, window)
             top -= rows_height + 1.05
         axes.set_xlabel("minutes since the end of a training step")
-        _note_heights(axes)
+        _note_heights(axes, full)
         share = figure.add_axes((0.085, 0.85 / height, 0.9, 0.62 / height))
         for y, run in zip((1.0, 0.0), runs, strict=True):
             drawn |= share_bar(share, run.whole, y, 0.8)
@@ -135,11 +139,14 @@ def _titles(axes: Axes, run: TimelineRun, window: Window) -> None:
     told = [f"{facts.gpus} GPUs"]
     if len(steps):
         told.append(f"{hours(run.step_ns)} a step")
-        told.append(f"shown are steps {window.first_step + 1} to {window.end_step} and {many}")
+        mean = in_flight_mean(run.recorder, run.steady.start_ns, run.steady.end_ns)
+        if mean is not None and servers:
+            told.append(f"{mean / servers:.0f} rollouts a server")
+        told.append(f"shown: steps {window.first_step + 1} to {window.end_step}, {many}")
     if run.steady.first_step == 1:
-        told.append("idle shares leave out the first step")
+        told.append("means leave out the first step")
     elif run.steady.first_step:
-        told.append(f"idle shares leave out the first {run.steady.first_step} steps")
+        told.append(f"means leave out the first {run.steady.first_step} steps")
     axes.annotate(
         "; ".join(told),
         (0, 1),
@@ -152,9 +159,9 @@ def _titles(axes: Axes, run: TimelineRun, window: Window) -> None:
     )
 
 
-def _note_heights(axes: Axes) -> None:
+def _note_heights(axes: Axes, full: int) -> None:
     axes.annotate(
-        "Colours on top of each other in a row: heights are shares of that time.",
+        f"A server's row is blue to its full height with {full} rollouts on the server.",
         (1, 0),
         xycoords="axes fraction",
         xytext=(0, -20),
@@ -167,15 +174,26 @@ def _note_heights(axes: Axes) -> None:
 
 
 def _verdict(run_a: TimelineRun, run_b: TimelineRun) -> str:
-    """The sentence above a comparison."""
-    name_a, name_b = (run.recorder.facts.scheduler_name for run in (run_a, run_b))
-    gpus_a, gpus_b = (run.recorder.facts.gpus for run in (run_a, run_b))
-    if not run_a.step_ns or not run_b.step_ns:
-        return f"{name_a} and {name_b}"
-    ratio = run_a.step_ns / run_b.step_ns
-    fast, slow = (name_b, name_a) if ratio >= 1 else (name_a, name_b)
-    on = f"on the same {gpus_a} GPUs" if gpus_a == gpus_b else "on their GPUs"
-    return f"{fast} trains {max(ratio, 1 / ratio):.2f} steps {on} while {slow} trains one"
+    """The sentence above a comparison: the time of both, and how much faster the faster is."""
+    facts_a, facts_b = run_a.recorder.facts, run_b.recorder.facts
+    names = [facts_a.scheduler_name, facts_b.scheduler_name]
+    where = ""
+    if facts_a.gpus == facts_b.gpus:
+        where = f" on {facts_a.gpus} GPUs"
+    else:
+        names = [f"{x} ({y.gpus} GPUs)" for x, y in zip(names, (facts_a, facts_b), strict=True)]
+    count = len(run_a.steps)
+    if not count or not len(run_b.steps):
+        return f"{names[0]} and {names[1]}"
+    if count == len(run_b.steps):
+        what, times = f"{count} steps", [int(run.steps.end_ns[-1]) for run in (run_a, run_b)]
+    else:
+        what, times = "A step", [run.step_ns for run in (run_a, run_b)]
+    ratio = max(times) / min(times)
+    faster = ["", ""]
+    faster[times.index(min(times))] = f" ({ratio:.2f} times as fast)"
+    told = [f"{name} {hours(t)}{how}" for name, t, how in zip(names, times, faster, strict=True)]
+    return f"{what}{where}: {', '.join(told)}"
 
 
 def _legend(figure: Figure, drawn: set[str], runs: list[TimelineRun]) -> None:
@@ -212,8 +230,10 @@ def _share_axes(axes: Axes) -> None:
 def _marks(*runs: TimelineRun) -> list[Artist]:
     """Legend entries of the lines and crosses that are used."""
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     marks: list[Artist] = [
+        Patch(facecolor=BELOW_FULL, label="decode: room for more"),
         Line2D(
             [],
             [],
@@ -221,7 +241,7 @@ def _marks(*runs: TimelineRun) -> list[Artist]:
             linewidth=1.1,
             linestyle=(0, (4, 2)),
             label="training step ends, weights vN",
-        )
+        ),
     ]
     if any(len(run.recorder.interrupts) for run in runs):
         marks.append(

@@ -204,7 +204,8 @@ class JournalReader:
                     what = f"damaged after line {number}" if number else "not a gzip file"
                     raise JournalError(f"{self.path}: {what} ({exc})") from None
                 *whole, rest = (rest + data).split(b"\n")
-                for number, line in enumerate(whole, start=number + 1):
+                for line in whole:
+                    number += 1
                     try:
                         text = line.decode()
                     except UnicodeDecodeError as exc:

@@ -62,7 +62,8 @@ def load(path: str, limits: Limits, options: Mapping[str, Any] | None = None) ->
             if name not in names:
                 raise ConfigError(f"scheduler.{name}: no such option{nearest(name, names)}")
     for p in parameters:
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in options:
+        variadic = p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if p.default is p.empty and not variadic and p.name not in options:
             raise ConfigError(f"scheduler.{p.name} is missing: {path} needs it")
     build = cast(Callable[..., Scheduler], cls)
     return build(limits, **options)

@@ -57,6 +57,8 @@ class Engine(Steps):
         ValueError: a limit is below 1.
     """
 
+    __slots__ = ()
+
     @property
     def busy(self) -> bool:
         """Whether a step is in progress."""
@@ -85,6 +87,11 @@ class Engine(Steps):
                 self._end_decode(finished)
             else:
                 self._end_prefill(finished)
+                if self._foreseen_jump and self._clock_fs < now_fs:
+                    self._kind = DECODE
+                    self._jump = self._foreseen_jump
+                    self._end_fs = self._foreseen_fs
+                    continue
             self._kind = IDLE
             if finished or self._clock_fs == now_fs:
                 break
@@ -116,6 +123,7 @@ class Engine(Steps):
             if len(waiting) == 1 and self._admissible(request):
                 self._cut(now_fs)
         elif self._kind == PREFILL:
+            self._foreseen_jump = 0
             self._withdraw(now_fs)
 
     def plan(self) -> None:
@@ -151,6 +159,7 @@ class Engine(Steps):
             self._withdraw(now_fs)
         if self._kind == IDLE:
             return now_fs
+        self._foreseen_jump = 0
         self._end_fs = -(-self._end_fs // FS_PER_NS) * FS_PER_NS
         return self._end_fs
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 from heapq import heappop
 
 from areal_sim.costs.protocol import FS_PER_NS
-from areal_sim.steps import ADMISSION_BITS, ADMISSION_MASK, DECODE, PREFILL, Steps
+from areal_sim.steps import ADMISSION_BITS, ADMISSION_MASK, PREFILL, Steps
+
+NEVER = 1 << 62
+"""More decode steps than any rollout takes."""
 
 
 def first_finish_fs(engine: Steps) -> int:
@@ -23,28 +26,27 @@ def first_finish_fs(engine: Steps) -> int:
     heap = engine._finish
     while heap and heap[0] & ADMISSION_MASK not in running:
         heappop(heap)
-    first = heap[0] >> ADMISSION_BITS if heap else None
     n = len(running)
     kv = engine.kv_tokens
     steps = engine._steps
     t = engine._end_fs
-    if engine._kind == DECODE:
-        steps += engine._jump
+    k = (heap[0] >> ADMISSION_BITS) - steps if heap else NEVER  # decode steps to the first finish
+    prefilling = engine._kind == PREFILL
+    if not prefilling:
+        k -= engine._jump
         kv += n * engine._jump
     # What the step in progress leaves to prefill: tokens done, context, tokens to generate after.
     queue: list[tuple[int, int, int]] = []
     for request in engine._prefilling:
-        context = request.prompt_tokens + request.generated_tokens
-        done = request.prefilled_tokens
-        if engine._kind == PREFILL:
-            done += request.chunk_tokens
-        left = request.total_tokens - request.generated_tokens - 1
-        if done < context:
-            queue.append((done, context, left))
+        generated = request.generated_tokens
+        done = request.prefilled_tokens + request.chunk_tokens
+        left = request.total_tokens - generated - 1
+        if done < request.prompt_tokens + generated:
+            queue.append((done, request.prompt_tokens + generated, left))
         elif left:
             n += 1
-            if first is None or steps + left < first:
-                first = steps + left
+            if left < k:
+                k = left
         else:
             return -(-t // FS_PER_NS) * FS_PER_NS
     if engine.waiting and not engine.closed:
@@ -73,12 +75,13 @@ def first_finish_fs(engine: Steps) -> int:
         if not left:
             return -(-t // FS_PER_NS) * FS_PER_NS
         n += 1
-        if first is None or steps + left < first:
-            first = steps + left
-    if first is not None:
-        k = first - steps
-        if kv + n * k > engine.kv_cache_tokens:
-            k = max(engine.kv_cache_tokens - kv, 0) // n
-        t += k * (engine._decode_base_fs + engine._decode_rollout_fs * n)
-        t += engine._decode_kv_fs * (k * kv + n * (k * (k - 1) // 2))
+        if left < k:
+            k = left
+    if kv + n * k > engine.kv_cache_tokens:
+        k = max(engine.kv_cache_tokens - kv, 0) // n
+    t += k * (engine._decode_base_fs + engine._decode_rollout_fs * n)
+    t += engine._decode_kv_fs * (k * kv + n * (k * (k - 1) // 2))
+    if prefilling and not queue:
+        engine._foreseen_jump = k
+        engine._foreseen_fs = t
     return -(-t // FS_PER_NS) * FS_PER_NS

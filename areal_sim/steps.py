@@ -29,6 +29,42 @@ class Steps:
     there is at most one. A heap key whose admission is not in ``running`` is out of date.
     """
 
+    __slots__ = (
+        "_admissions",
+        "_clock_fs",
+        "_decode_base_fs",
+        "_decode_kv_fs",
+        "_decode_rollout_fs",
+        "_end_fs",
+        "_finish",
+        "_foreseen_fs",
+        "_foreseen_jump",
+        "_held",
+        "_jump",
+        "_kind",
+        "_prefill_base_fs",
+        "_prefill_pair_fs",
+        "_prefill_token_fs",
+        "_prefilling",
+        "_steps",
+        "closed",
+        "cost",
+        "decode_fs",
+        "generated_tokens",
+        "kv_cache_tokens",
+        "kv_reserve_tokens",
+        "kv_tokens",
+        "max_running_rollouts",
+        "preemptions",
+        "prefill_chunk_tokens",
+        "prefill_fs",
+        "prefilled_tokens",
+        "recompute_fs",
+        "recomputed_tokens",
+        "running",
+        "waiting",
+    )
+
     def __init__(
         self,
         cost: ServerCost,
@@ -77,6 +113,9 @@ class Steps:
         self._clock_fs = 0
         self._end_fs = 0
         self._jump = 0  # decode steps of the jump in progress
+        # The jump after the prefill step in progress and its end, where the look-ahead knows them.
+        self._foreseen_jump = 0
+        self._foreseen_fs = 0
 
     # ---- beginnings ----------------------------------------------------------------------------
 
@@ -146,6 +185,7 @@ class Steps:
         if not prefilling:
             return False
         self._kind = PREFILL
+        self._foreseen_jump = 0
         self._end_fs = (
             self._clock_fs
             + self._prefill_base_fs

@@ -20,8 +20,8 @@ class Areal:
 
     Args:
         limits: ``eta`` bounds what may start; ``max_rollouts_in_flight`` how much at a time.
-        unit: ``group`` (a prompt holds its place until its last answer has a reward, as in the
-            paper's system) or ``rollout`` (one place per answer).
+        unit: ``rollout`` (one place per answer) or ``group`` (a prompt holds the places of all
+            its answers until the last has its reward, and they are trained in one step).
         routing: ``least_loaded``, ``round_robin`` or ``least_kv``.
         mode: ``interrupt`` as in the paper; ``drain`` is its non-interruptible ablation.
         barrier: servers wait for each other after an update, as in the paper's system.
@@ -32,7 +32,7 @@ class Areal:
         self,
         limits: Limits,
         *,
-        unit: parts.Unit = "group",
+        unit: parts.Unit = "rollout",
         routing: str = "least_loaded",
         mode: UpdateMode = "interrupt",
         barrier: bool = True,

@@ -98,15 +98,13 @@ class Factors:
         0.55, "assumed", "peak compute reached by prefill of long prompts, counting causal FLOPs"
     )
     training_efficiency: float = _share(
-        0.33,
+        0.43,
         "fitted",
-        "peak compute reached in forward + backward + recomputation, counting causal FLOPs. The"
-        " AReaL paper's Figure 6a (427, 455, 388 TFLOP/s a GPU for 1B, taken as the 1.5B shape, 7B"
-        " and 32B) converted"
-        " from the released code's accounting (4 forwards; attention over all pairs; embedding"
-        " counted), at 9k-token sequences: 0.30, 0.36, 0.33. That the figure uses this accounting"
-        " is an assumption; taken at face value it would be 0.43. RLinf's verl case (1.5B, H100)"
-        " gives 0.26",
+        "peak compute reached in forward + backward + recomputation, counting causal FLOPs: the"
+        " mean of the AReaL paper's Figure 6a, dynamic micro-batching (427, 455, 388 of 989 TFLOP/s"
+        " a GPU), taken at face value. If that figure counts as the released code does (4 forwards,"
+        " attention over all pairs, embedding counted) it would be 0.33 here; RLinf's verl case"
+        " (1.5B, H100) gives 0.26",
     )
     forward_efficiency: float = _share(
         0.33,

@@ -7,10 +7,8 @@ reports is consistent: its events obey the state's laws, its spans tile, its cou
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -45,43 +43,18 @@ from areal_sched import (
     WeightsLoaded,
     load,
 )
-
-S = 10**9
-TOKEN_NS = 28_000_000
-PREFILL_NS = 60_000
-LOAD_NS = 9 * S
-REWARD_NS = 2 * S
-PHASES = (("proximal", 0.18), ("minibatch", 0.62), ("optimizer", 0.05), ("overhead", 0.15))
-"""Phases of a training step and their shares of its time."""
-
-
-@dataclass
-class Going:
-    """A rollout on a server: ``done`` tokens when it began decoding at ``begin_ns``."""
-
-    done: int
-    begin_ns: int
-    length: int
-    counted: int
-    epoch: int
-
-
-@dataclass
-class Server:
-    """One made-up server and the span it is in."""
-
-    going: dict[int, Going] = field(default_factory=dict)
-    held: set[int] = field(default_factory=set)
-    load_until_ns: int = 0
-    loading: bool = False
-    draining: int | None = None
-    version: int = 0
-    activity: str = "idle"
-    since_ns: int = 0
-    prefill_ns: int = 0
-    recompute_ns: int = 0
-    tokens: int = 0
-    recomputed: int = 0
+from tests.analysis.made_up_parts import (
+    LOAD_NS,
+    PHASES,
+    PREFILL_NS,
+    REWARD_NS,
+    TOKEN_NS,
+    Going,
+    Kept,
+    S,
+    Server,
+    StepDone,
+)
 
 
 class MadeUpRun:
@@ -150,7 +123,7 @@ class MadeUpRun:
         }
         self.facts = RunFacts.from_header(json.loads(json.dumps(header)))
         self.recorder = RunRecorder(self.facts)
-        self._stream = _Kept()
+        self._stream = Kept()
         self._writer = JournalWriter(self._stream, header)
         self._controller = Controller(
             load(scheduler, limits, options), limits, self._writer.record, self.recorder.settled
@@ -228,7 +201,7 @@ class MadeUpRun:
                 self._feed(groups_a_step)
             self._settle_activities()
         for i, server in enumerate(self._servers):
-            self._close(i, server)
+            self._measure(server.close(i, self.now_ns))
         self._train_until(self.now_ns)
         self.recorder.ended(self.now_ns, state.rollouts.values())
 
@@ -288,22 +261,12 @@ class MadeUpRun:
 
         self._at(begin_ns, credit)
 
-    def _progress(self, going: Going) -> int:
-        since = max(self.now_ns - going.begin_ns, 0) // TOKEN_NS
-        return min(going.done + since, going.length)
-
-    def _count(self, server: Server, going: Going) -> int:
-        tokens = self._progress(going)
-        server.tokens += tokens - going.counted
-        going.counted = tokens
-        return tokens
-
     def _finish(self, rollout_id: int, server_id: int, epoch: int) -> Any:
         server = self._servers[server_id]
         going = server.going.get(rollout_id)
         if going is None or going.epoch != epoch:
             return None
-        tokens = self._count(server, server.going.pop(rollout_id))
+        tokens = server.progress(server.going.pop(rollout_id), self.now_ns)
         self._at(self.now_ns + REWARD_NS, RewardComputed(rollout_id=rollout_id, reward=tokens % 2))
         self._drained(server_id)
         return RolloutFinished(
@@ -317,7 +280,7 @@ class MadeUpRun:
         for i, server in enumerate(self._servers):
             going = server.going.get(rollout_id)
             if going is not None and epoch in (None, going.epoch):
-                self._count(server, server.going.pop(rollout_id))
+                server.progress(server.going.pop(rollout_id), self.now_ns)
                 self._drained(i)
                 return RolloutFailed(rollout_id=rollout_id, reason=reason)
         return None
@@ -326,7 +289,7 @@ class MadeUpRun:
         server = self._servers[server_id]
         progress = []
         for rollout_id in [x for x in server.going if x in ids]:
-            tokens = self._count(server, server.going.pop(rollout_id))
+            tokens = server.progress(server.going.pop(rollout_id), self.now_ns)
             progress.append((rollout_id, tokens))
             server.held.add(rollout_id)
         if not progress:
@@ -436,51 +399,11 @@ class MadeUpRun:
             else:
                 activity = "idle"
             if activity != server.activity:
-                self._close(i, server)
+                self._measure(server.close(i, self.now_ns))
                 server.activity = activity
 
-    def _close(self, server_id: int, server: Server) -> None:
-        for going in server.going.values():
-            self._count(server, going)
-        length = self.now_ns - server.since_ns
-        generating = server.activity == "generate"
-        # Rollouts prefill side by side here, so the sum may exceed the span.
-        recompute = min(server.recompute_ns, length) if generating else 0
-        prefill = min(server.prefill_ns, length - recompute) if generating else 0
-        if length:
-            self._measure(
-                ServerSpan(
-                    server_id=server_id,
-                    activity=server.activity,
-                    start_ns=server.since_ns,
-                    end_ns=self.now_ns,
-                    prefill_ns=prefill,
-                    recompute_ns=recompute,
-                    generated_tokens=server.tokens,
-                    recomputed_tokens=server.recomputed,
-                )
-            )
-            server.prefill_ns = server.recompute_ns = server.tokens = server.recomputed = 0
-        server.since_ns = self.now_ns
-
-    def _measure(self, span: ServerSpan | TrainerSpan) -> None:
+    def _measure(self, span: ServerSpan | TrainerSpan | None) -> None:
+        if span is None:
+            return
         self.recorder.measured(span)
         self._writer.measure(self.now_ns, span)
-
-
-@dataclass
-class StepDone:
-    """The end of a step's training, at which colocated GPUs go back to the servers."""
-
-    event: TrainStepFinished
-    lent: bool
-
-
-class _Kept(io.BytesIO):
-    """A file in memory whose content outlives its closing."""
-
-    kept = b""
-
-    def close(self) -> None:
-        self.kept = self.getvalue()
-        super().close()

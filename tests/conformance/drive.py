@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,9 +87,17 @@ def drive(
     calm_steps: int,
     groups_whole: bool = False,
     record: Record | None = None,
-    each: Callable[[Run], None] = lambda run: None,
+    audited: Limits | None = None,
 ) -> Run:
     """Run until the choices are used up, then until so many further training steps are done.
+
+    Args:
+        scheduler, limits: what runs.
+        temper, choices: the adversary.
+        calm_steps: training steps to finish after it.
+        groups_whole: whether groups must be trained whole.
+        record: gets all entries, as the controller hands them out.
+        audited: limits to check, if not those the scheduler was given.
 
     Raises:
         AssertionError: a law is broken, or the run is stuck: nothing can happen any more, or
@@ -105,7 +113,7 @@ def drive(
     controller = Controller(scheduler, limits, note)
     state = controller.state
     cluster = FakeCluster(state, temper, choices)
-    audit = Audit(cluster, limits, groups_whole=groups_whole)
+    audit = Audit(cluster, audited or limits, groups_whole=groups_whole)
     run = Run(controller, cluster, audit, entries)
     goal = left = None
     while goal is None or cluster.published < goal:
@@ -123,7 +131,6 @@ def drive(
             audit.before_command(command, state)
             cluster.execute(command)
         audit.after_event(state)
-        each(run)
     return run
 
 

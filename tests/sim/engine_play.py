@@ -142,7 +142,7 @@ class Play:
             self.now_ns = now_ns
             self._instant()
         for server, engine in enumerate(self.engines):
-            self._note("end", server, engine.empty, engine.busy, len(engine.waiting))
+            self._note("end", server, engine.empty, engine.busy, len(engine.waiting), at_ns=-1)
         return self.log
 
     # ---- one instant ---------------------------------------------------------------------------
@@ -195,13 +195,15 @@ class Play:
                     self._submit(to, [self._answers.pop()])
         return engine
 
-    def _at(self, at_ns: int, act: Callable[..., None], *args: Any, rank: int = SOONER_OR_LATER) -> None:
+    def _at(
+        self, at_ns: int, act: Callable[..., None], *args: Any, rank: int = SOONER_OR_LATER
+    ) -> None:
         entry = (at_ns, rank, next(self._order), lambda: act(*args))
         heapq.heappush(self._agenda, entry)
 
-    def _note(self, what: str, server: int, *facts: Any) -> None:
+    def _note(self, what: str, server: int, *facts: Any, at_ns: int | None = None) -> None:
         counters = tuple(getattr(self.engines[server], name) for name in COUNTERS)
-        self.log.append((what, self.now_ns, server, *facts, counters))
+        self.log.append((what, self.now_ns if at_ns is None else at_ns, server, *facts, counters))
 
     # ---- what happens --------------------------------------------------------------------------
 

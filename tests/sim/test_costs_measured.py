@@ -105,7 +105,7 @@ def test_a_table_fit_against_composed_decode_steps(model: str, median: float) ->
 
 @pytest.mark.skipif(not FIGURE_6A.is_file(), reason="published numbers lie beside the repository")
 def test_training_efficiency_follows_from_the_papers_figure() -> None:
-    """Figure 6a, converted from the released code's FLOP count to causal FLOPs at 9k tokens."""
+    """Figure 6a at face value; and what it would be by the released code's FLOP count, at 9k."""
     published = {}
     with FIGURE_6A.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -120,4 +120,6 @@ def test_training_efficiency_follows_from_the_papers_figure() -> None:
         ours = 3 * shape.forward_flops(length) + shape.forward_flops(length, lm_head=False)
         converted.append(published[label] * ours / logged / gpu("H800").dense_flops)
     assert [round(value, 2) for value in converted] == [0.30, 0.36, 0.33]
-    assert Factors().training_efficiency == pytest.approx(statistics.mean(converted), abs=0.005)
+    peak = gpu("H800").dense_flops
+    at_face_value = statistics.mean(value / peak for value in published.values())
+    assert Factors().training_efficiency == pytest.approx(at_face_value, abs=0.005)

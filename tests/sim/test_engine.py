@@ -32,7 +32,7 @@ def finishes(play: Play) -> dict[int, int]:
 
 
 def script(*rollouts: Rollout, **changes: Any) -> Script:
-    limits = {
+    limits: dict[str, Any] = {
         "cost": COST,
         "max_running_rollouts": 9,
         "kv_cache_tokens": 1000,
