@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.causes import CAUSES
 from analysis.errors import AnalysisError
+from analysis.facts import scheduler_title
 from analysis.summary import KEYS
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Comparison:
 
         headings = _headings(self.a, self.b)
         table = Table(title=f"{headings[0]} and {headings[1]}", title_justify="left")
-        table.add_column("")
+        table.add_column("", overflow="fold")
         for heading in (*headings, "difference", "ratio"):
             table.add_column(heading, justify="right", no_wrap=heading in ("difference", "ratio"))
         for row in self.rows:
@@ -125,8 +126,8 @@ def _numbers(summary: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]
 
 def _headings(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str]:
     """The shortest names that tell the two runs apart."""
-    for key in ("scheduler", "name"):
-        x, y = (str(run.get(key) or "").rpartition(":")[2] for run in (a, b))
+    for key, shown in (("scheduler", scheduler_title), ("name", str)):
+        x, y = (shown(str(run.get(key) or "")) for run in (a, b))
         if x and y and x != y:
             return x, y
     return "first", "second"
@@ -134,7 +135,8 @@ def _headings(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, str]:
 
 def _cells(row: Row) -> tuple[str, str, str, str, str]:
     # A unit the key names already is not said twice.
-    told = row.unit in ("", "share") or row.unit.lower().replace(" ", "_") in row.key
+    word = row.unit.lower().replace("/", "_per_").replace(" ", "_")
+    told = row.unit in ("", "share") or f"_{word}_" in f"_{row.key.replace('.', '_')}_"
     unit = "" if told else f" ({row.unit})"
     if row.unit == "share":
         values = [_percent(row.a), _percent(row.b)]

@@ -93,12 +93,8 @@ class RunFacts:
 
     @property
     def scheduler_name(self) -> str:
-        """The scheduler's name for titles, from its class: ``OneStepOff`` is "One step off"."""
-        name = self.scheduler.rpartition(":")[2].rpartition(".")[2]
-        if name in _PROPER_NAMES:
-            return _PROPER_NAMES[name]
-        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", name)
-        return " ".join(words[:1] + [x if x.isupper() else x.lower() for x in words[1:]])
+        """The scheduler's name for titles."""
+        return scheduler_title(self.scheduler)
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any], source: object = "journal") -> RunFacts:
@@ -127,3 +123,12 @@ class RunFacts:
             )
         except AnalysisError as exc:
             raise AnalysisError(f"{source}: header: {exc}") from None
+
+
+def scheduler_title(path: str) -> str:
+    """A scheduler's name for titles, from its import path: ``m:OneStepOff`` is "One step off"."""
+    name = path.rpartition(":")[2].rpartition(".")[2]
+    if name in _PROPER_NAMES:
+        return _PROPER_NAMES[name]
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z]+", name)
+    return " ".join(words[:1] + [x if x.isupper() else x.lower() for x in words[1:]])

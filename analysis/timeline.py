@@ -92,7 +92,7 @@ def compare_timelines(
         window_of_steps(run.steps, run.steady.first_step, steps, run.recorder.end_ns)
         for run in runs
     ]
-    length_ns = max(window.end_ns - window.start_ns for window in first)
+    length_ns = max(1, *(window.end_ns - window.start_ns for window in first))
     windows = [
         window_from(run.steps, window.first_step, length_ns, run.recorder.end_ns)
         for run, window in zip(runs, first, strict=True)
@@ -105,7 +105,7 @@ def compare_timelines(
         drawn: set[str] = set()
         top = height - 1.15
         figure.text(
-            0.085, 1 - 0.3 / height, _verdict(*runs), fontsize=14, fontweight="bold", va="center"
+            0.085, 1 - 0.3 / height, verdict(*runs), fontsize=14, fontweight="bold", va="center"
         )
         for run, window, rows_height in zip(runs, windows, heights, strict=True):
             axes = figure.add_axes((0.085, (top - rows_height) / height, 0.9, rows_height / height))
@@ -173,7 +173,7 @@ def _note_heights(axes: Axes, full: int) -> None:
     )
 
 
-def _verdict(run_a: TimelineRun, run_b: TimelineRun) -> str:
+def verdict(run_a: TimelineRun, run_b: TimelineRun) -> str:
     """The sentence above a comparison: the time of both, and how much faster the faster is."""
     facts_a, facts_b = run_a.recorder.facts, run_b.recorder.facts
     names = [facts_a.scheduler_name, facts_b.scheduler_name]

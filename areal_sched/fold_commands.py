@@ -7,7 +7,6 @@ from typing import Any
 
 from areal_sched import commands as c
 from areal_sched.errors import InvalidCommand
-from areal_sched.ids import RolloutId
 from areal_sched.records import Phase, Rollout
 from areal_sched.staleness import lag
 from areal_sched.state import ClusterState
@@ -30,15 +29,17 @@ def _start_rollouts(state: ClusterState, command: c.StartRollouts) -> None:
             f"{command}: eta and max_rollouts_in_flight allow {state.may_start()} rollouts"
         )
     version = server.weight_version if server.loading is None else server.loading
+    now_ns = state.now_ns
     expected = state.next_rollout_id
     for rollout_id in ids:
         if rollout_id != expected:
             raise InvalidCommand(f"{command}: the next rollout id is {expected}")
-        rollout = Rollout(rollout_id, group, command.server_id, version, state.now_ns)
+        rollout = Rollout(rollout_id, group, server.server_id, version, now_ns)
         state.rollouts[rollout_id] = rollout
         group.rollouts[rollout_id] = rollout
         server.rollouts[rollout_id] = rollout
-        expected = RolloutId(expected + 1)
+        # No RolloutId(...): a call for nothing, once a trajectory.
+        expected += 1  # type: ignore[assignment]
     state.next_rollout_id = expected
     group.unstarted -= count
     if not group.unstarted:
@@ -48,7 +49,10 @@ def _start_rollouts(state: ClusterState, command: c.StartRollouts) -> None:
         state.open_groups += 1
     state.running += count
     server.known_kv_tokens += count * group.prompt_tokens
-    state.reindex(server)
+    if state.by_load is not None:
+        state.by_load.update(server.server_id, len(server.rollouts))
+    if state.by_kv is not None:
+        state.by_kv.update(server.server_id, server.known_kv_tokens)
 
 
 def _resume_rollouts(state: ClusterState, command: c.ResumeRollouts) -> None:

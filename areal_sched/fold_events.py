@@ -92,29 +92,39 @@ def _rollout_finished(state: ClusterState, event: e.RolloutFinished) -> None:
 
 
 def _rollouts_interrupted(state: ClusterState, event: e.RolloutsInterrupted) -> None:
-    rollouts = state.rollouts
+    server = state.server(event.server_id, UnexpectedEvent)
+    on_server = server.rollouts
+    interrupted = state.interrupted
+    aborted = []
+    kv_tokens = 0
     for rollout_id, generated_tokens in event.progress:
-        rollout = rollouts.get(rollout_id)
-        if rollout is None or rollout.phase > _ABORTING or rollout.server_id != event.server_id:
+        rollout = on_server.pop(rollout_id, None)
+        if rollout is None:
             raise UnexpectedEvent(
                 f"rollout {rollout_id} was interrupted on server {event.server_id} "
                 "but does not run there"
             )
-        if generated_tokens < rollout.generated_tokens:
-            raise UnexpectedEvent(
-                f"rollout {rollout_id} had {rollout.generated_tokens} tokens "
-                f"and now has {generated_tokens}"
-            )
-        state.leave_server(rollout)
-        if rollout.phase is _ABORTING:
-            state.fail(rollout)
-            continue
-        if generated_tokens > rollout.generated_tokens:
+        before = rollout.generated_tokens
+        kv_tokens += rollout.group.prompt_tokens + before
+        if generated_tokens != before:
+            if generated_tokens < before:
+                raise UnexpectedEvent(
+                    f"rollout {rollout_id} had {before} tokens and now has {generated_tokens}"
+                )
             rollout.last_version = event.weight_version
             rollout.generated_tokens = generated_tokens
+        if rollout.phase is _ABORTING:
+            aborted.append(rollout)
+            continue
         rollout.phase = _INTERRUPTED
         rollout.interruptions += 1
-        state.interrupted[rollout_id] = rollout
+        interrupted[rollout_id] = rollout
+    # What leave_server() does for one rollout, for all of them at once.
+    state.running -= len(event.progress)
+    server.known_kv_tokens -= kv_tokens
+    state.reindex(server)
+    for rollout in aborted:
+        state.fail(rollout)
 
 
 def _rollout_failed(state: ClusterState, event: e.RolloutFailed) -> None:

@@ -62,17 +62,16 @@ def start(
     ``max_rollouts_in_flight / group_size`` groups are open; replacements of failed rollouts start
     at once.
     """
+    if unit == "rollout":
+        return start_rollouts(view, route, most)
+    return start_groups(view, route, most)
+
+
+def start_rollouts(view: ClusterView, route: Router, most: int | None = None) -> Iterator[Command]:
+    """Start pending rollouts one by one: `start` with unit ``rollout``."""
     free = view.may_start()
     if most is not None and most < free:
         free = most
-    if free > 0:
-        if unit == "rollout":
-            yield from _start_rollouts(view, route, free)
-        else:
-            yield from _start_groups(view, route, free)
-
-
-def _start_rollouts(view: ClusterView, route: Router, free: int) -> Iterator[Command]:
     pending = view.pending
     while free > 0 and pending:
         server_id = route(view)
@@ -86,7 +85,13 @@ def _start_rollouts(view: ClusterView, route: Router, free: int) -> Iterator[Com
         free -= 1
 
 
-def _start_groups(view: ClusterView, route: Router, free: int) -> Iterator[Command]:
+def start_groups(view: ClusterView, route: Router, most: int | None = None) -> Iterator[Command]:
+    """Start pending groups, each whole or not at all: `start` with unit ``group``."""
+    free = view.may_start()
+    if most is not None and most < free:
+        free = most
+    if free <= 0:
+        return
     limits = view.limits
     slots = limits.max_rollouts_in_flight // limits.group_size
     pending = view.pending
@@ -144,6 +149,7 @@ def train(view: ClusterView, unit: Unit) -> Iterator[Command]:
         else:
             version = WeightVersion(view.weight_version + 1)
             yield StartTrainStep(weight_version=version, rollout_ids=rollout_ids)
+            return
 
 
 def _late(

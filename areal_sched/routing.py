@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from operator import methodcaller
 from typing import TypeAlias
 
 from areal_sched.errors import ConfigError, nearest
@@ -14,6 +15,7 @@ Router: TypeAlias = Callable[[ClusterView], ServerId | None]
 
 
 _ID_BITS = 24  # servers have ids below 16 million
+_ID_MASK = (1 << _ID_BITS) - 1
 
 
 class LoadIndex:
@@ -50,7 +52,8 @@ class LoadIndex:
             heapify(heap)
         while heap:
             key = heap[0]
-            server_id = ServerId(key & (1 << _ID_BITS) - 1)
+            # No ServerId(...): a call for nothing, once a trajectory.
+            server_id: ServerId = key & _ID_MASK  # type: ignore[assignment]
             if keys.get(server_id) == key:
                 return server_id
             heappop(heap)
@@ -79,9 +82,9 @@ def router(name: str) -> Router:
         ConfigError: there is no such router.
     """
     if name == "least_loaded":
-        return lambda view: view.least_loaded()
+        return methodcaller("least_loaded")
     if name == "least_kv":
-        return lambda view: view.least_kv()
+        return methodcaller("least_kv")
     if name == "round_robin":
         return RoundRobin()
     known = ("least_loaded", "least_kv", "round_robin")

@@ -50,7 +50,7 @@ class Alarm:
         self._event = event
         self._queued_ns = time_ns
         env = self._env
-        env.schedule(event, NORMAL, time_ns - env.now)
+        env.schedule(event, NORMAL, time_ns - env._now)
 
     def _new_event(self) -> Event:
         # What succeed() does but for queueing; a fired event keeps both and can be queued again.

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     class Clock(Environment):
         """An `Environment` whose time is an integer, because all delays are."""
 
+        _now: int  # what `now` returns; read directly where a trajectory asks a dozen times
+
         def __init__(self) -> None: ...
 
         @property

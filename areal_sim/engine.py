@@ -25,13 +25,14 @@ from __future__ import annotations
 
 from areal_sim.costs.protocol import FS_PER_NS, decode_time_fs, steps_within_fs
 from areal_sim.look_ahead import first_finish_fs
+from areal_sim.prefill_run import RUN, PrefillRuns
 from areal_sim.request import Request
-from areal_sim.steps import ADMISSION_BITS, DECODE, IDLE, PREFILL, Steps
+from areal_sim.steps import ADMISSION_BITS, DECODE, IDLE, PREFILL
 
 __all__ = ["Engine", "Request"]
 
 
-class Engine(Steps):
+class Engine(PrefillRuns):
     """A closed-form continuous-batching engine; see the module's text for the model.
 
     At an instant: `advance` to it, answer what finished, do what else there is to do, then `plan`
@@ -85,6 +86,8 @@ class Engine(Steps):
         while self._end_fs <= now_fs:
             if self._kind == DECODE:
                 self._end_decode(finished)
+            elif self._kind == RUN:
+                self._end_run()
             else:
                 self._end_prefill(finished)
                 if self._foreseen_jump and self._clock_fs < now_fs:
@@ -94,8 +97,13 @@ class Engine(Steps):
                     continue
             self._kind = IDLE
             if finished or self._clock_fs == now_fs:
-                break
+                return finished
             self._begin()
+            if self._kind == IDLE:
+                return finished
+        if self._kind == RUN:
+            # Something may come in the midst of it.
+            self._walk_into(now_fs)
         return finished
 
     def submit(self, request: Request, now_fs: int) -> None:
@@ -125,6 +133,8 @@ class Engine(Steps):
         elif self._kind == PREFILL:
             self._foreseen_jump = 0
             self._withdraw(now_fs)
+        elif self._kind == RUN:
+            self._kind = IDLE  # begun at this very instant; it has changed nothing
 
     def plan(self) -> None:
         """Begin the next step, once everything that happens at this instant is known."""
@@ -143,6 +153,8 @@ class Engine(Steps):
                 return -(-self._end_fs // FS_PER_NS) * FS_PER_NS
         elif kind == IDLE:
             return None
+        elif kind == RUN:
+            return self._run_visible_fs()
         return first_finish_fs(self)
 
     # ---- now and then --------------------------------------------------------------------------
@@ -157,6 +169,8 @@ class Engine(Steps):
             self._cut(now_fs)
         elif self._kind == PREFILL:
             self._withdraw(now_fs)
+        elif self._kind == RUN:
+            self._kind = IDLE  # begun at this very instant
         if self._kind == IDLE:
             return now_fs
         self._foreseen_jump = 0

@@ -75,6 +75,9 @@ class SimExecutor:
         self._inbox: deque[Event] = deque()
         self._touched: list[Server] = []
         self._requests: dict[int, Request] = {}
+        # Colocated: what to call when all have given, while the trainer has or wants the GPUs.
+        self._loan: Callable[[], None] | None = None
+        self._owing: set[ServerId] = set()
         self._execute: dict[type, Callable[[Any], None]] = {
             c.StartRollouts: self._start_rollouts,
             c.ResumeRollouts: self._resume_rollouts,
@@ -189,7 +192,7 @@ class SimExecutor:
         """Handle all events of this instant, then let the touched servers go on."""
         inbox = self._inbox
         handle, execute = self._handle, self._execute
-        now_ns = self._env.now
+        now_ns = self._env._now
         touched = self._touched
         while inbox or touched:
             while inbox:
@@ -203,15 +206,17 @@ class SimExecutor:
                 touched.pop().settle()
 
     def settled(self, rollouts: Sequence[Rollout]) -> None:
-        """Forget what failed; its replacement will answer at the same length."""
+        """Forget what failed; a replacement will answer at the same length."""
         if rollouts and rollouts[0].phase is Phase.FAILED:
             for rollout in rollouts:
                 request = self._requests.pop(rollout.rollout_id)
-                self._feed.put_back(rollout.group.group_id, request.total_tokens)
+                group = rollout.group
+                if self._feed.left(group.group_id) < group.unstarted:  # not after an abort
+                    self._feed.put_back(group.group_id, request.total_tokens)
 
     def finished(self, request: Request, server: Server) -> None:
         """A rollout has its last token: report it and compute its reward."""
-        rollout_id = RolloutId(request.rollout_id)
+        rollout_id: RolloutId = request.rollout_id  # type: ignore[assignment]  # saves a call
         tokens = request.total_tokens
         del self._requests[rollout_id]
         self.finished_rollouts += 1
@@ -227,7 +232,8 @@ class SimExecutor:
 
     def rewarded(self, rollout_id: int) -> None:
         """A reward is computed. Its value is not modelled: no schedule here depends on it."""
-        self._inbox.append(RewardComputed(rollout_id=RolloutId(rollout_id), reward=0.0))
+        known: RolloutId = rollout_id  # type: ignore[assignment]  # saves a call
+        self._inbox.append(RewardComputed(rollout_id=known, reward=0.0))
 
     def touched(self, server: Server) -> None:
         """Settle this server at the end of the instant."""
@@ -239,22 +245,26 @@ class SimExecutor:
 
     def lend_servers(self, lent: Callable[[], None]) -> None:
         """Colocated: call `lent` when every live server has given its GPUs."""
-        waiting = [server for server in self.servers.values() if server.alive]
-        left = len(waiting)
-        if not left:
+        self._loan = lent
+        self._owing = {server_id for server_id, server in self.servers.items() if server.alive}
+        if not self._owing:
             lent()
+        for server_id in sorted(self._owing):
+            self._lend(server_id)
 
-        def one_lent() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                lent()
+    def _lend(self, server_id: ServerId) -> None:
+        self.servers[server_id].lend(lambda: self._given(server_id))
 
-        for server in waiting:
-            server.lend(one_lent)
+    def _given(self, server_id: ServerId) -> None:
+        """A server has given its GPUs, or is lost and does not need them."""
+        if server_id in self._owing:
+            self._owing.remove(server_id)
+            if not self._owing and self._loan is not None:
+                self._loan()
 
     def give_back_servers(self) -> None:
         """Colocated: the servers have their GPUs again."""
+        self._loan = None
         for server in self.servers.values():
             server.give_back()
 
@@ -262,14 +272,22 @@ class SimExecutor:
 
     def lose_server(self, server_id: ServerId) -> None:
         """A server dies."""
-        self.servers[server_id].lose()
+        server = self.servers[server_id]
+        # What it finishes at this very instant comes first, while the scheduler may still send it
+        # something in answer.
+        server.catch_up()
+        self.end_instant()
+        server.lose()
         self.emit(ServerLost(server_id=server_id))
+        self._given(server_id)
         self.end_instant()
 
     def return_server(self, server_id: ServerId) -> None:
         """A lost server is back, with the newest published weights."""
         server = self.servers[server_id]
         server.rejoin(self.published)
+        if self._loan is not None:
+            self._lend(server_id)
         self._emit_joined(server)
         self.end_instant()
 

@@ -61,6 +61,10 @@ class PromptFeed:
         """Whether all rollouts of the group have been taken."""
         return group_id not in self._left
 
+    def left(self, group_id: int) -> int:
+        """Rollouts of the group that have not been taken."""
+        return len(self._left.get(group_id, ()))
+
     def put_back(self, group_id: int, response_tokens: int) -> None:
-        """A rollout failed: its replacement will answer at the same length."""
+        """A rollout failed and is to be replaced: the replacement will answer at this length."""
         self._left.setdefault(group_id, []).append(response_tokens)

@@ -42,7 +42,7 @@ class Rewarder:
 
     def submit(self, rollout_id: int) -> None:
         """Queue a finished rollout; a service time of 0 with a free worker answers at once."""
-        now_ns = self._env.now
+        now_ns = self._env._now
         free_ns = self._free_ns
         begin_ns = free_ns[0]
         if begin_ns < now_ns:
@@ -60,7 +60,7 @@ class Rewarder:
 
     def _ring(self) -> None:
         due = self._due
-        now_ns = self._env.now
+        now_ns = self._env._now
         while due and due[0][0] <= now_ns:
             self._computed(heappop(due)[2])
         if due:

@@ -95,8 +95,10 @@ class Server:
             self._late.append(request)
             return
         self._waits_for_resume = False
-        self._sync()
-        self.engine.submit(request, self._env.now * FS_PER_NS)
+        if not self._dirty:
+            # Touched before in this instant, the engine is at this instant already.
+            self._sync()
+        self.engine.submit(request, self._env._now * FS_PER_NS)
 
     def load(self, version: WeightVersion, mode: UpdateMode) -> None:
         """Load published weights; ends with `WeightsLoaded`."""
@@ -136,9 +138,12 @@ class Server:
 
     # ---- faults and the end --------------------------------------------------------------------
 
+    def catch_up(self) -> None:
+        """Report what finishes at this very instant."""
+        self._sync()
+
     def lose(self) -> list[Request]:
         """The server dies; returns the requests that were on it, their new tokens lost."""
-        self._sync()
         lost = [*self.engine.take(self._env.now * FS_PER_NS), *self._late]
         self._late.clear()
         self._next.clear()
@@ -164,7 +169,9 @@ class Server:
     def close(self) -> None:
         """The run ends: report the span in progress."""
         if self.alive:
-            self.engine.advance(self._env.now * FS_PER_NS)
+            now_fs = self._env.now * FS_PER_NS
+            self.engine.advance(now_fs)
+            self.engine.settle(now_fs)
         self._be("idle", closing=True)
 
     @property
@@ -267,7 +274,7 @@ class Server:
 
     def _sync(self) -> None:
         """Bring the engine up to now and report what finished."""
-        for request in self.engine.advance(self._env.now * FS_PER_NS):
+        for request in self.engine.advance(self._env._now * FS_PER_NS):
             self._host.finished(request, self)
         if not self._dirty:
             self._dirty = True
@@ -320,6 +327,8 @@ class Server:
             before = self._counted
             prefill_ns = counted[0] // FS_PER_NS - before[0] // FS_PER_NS
             recompute_ns = counted[1] // FS_PER_NS - before[1] // FS_PER_NS
+            # Each rounded for itself, the two may be a nanosecond longer than a span without decode.
+            recompute_ns = min(recompute_ns, now_ns - self._since_ns - prefill_ns)
             self._host.measure(
                 ServerSpan(
                     server_id=self.server_id,

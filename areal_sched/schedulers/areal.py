@@ -53,7 +53,7 @@ class Areal:
             # Its place is free, unless its group holds it; nothing can have become ready.
             if self._unit == "group" or not self._updates.generating:
                 return ()
-            return parts.start(view, self._route, self._unit)
+            return parts.start_rollouts(view, self._route)
         if kind is RewardComputed and self._unit == "rollout" and view.limits.max_lag is None:
             # No place became free, as nothing is dropped; a batch may be complete.
             return parts.train(view, self._unit) if view.trainer_ready else ()

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     for name, config in configs.items():
         with progress_bar(f"{name:>12}", quiet=args.quiet) as progress:
             outcome = simulate(
-                config, name=f"1.5B math, {name}", out_dir=args.out / name, progress=progress
+                config, name="1.5B math", out_dir=args.out / name, progress=progress
             )
         if outcome.interrupted:
             raise ConfigError(f"interrupted; {args.out / name} holds the run as far as it came")

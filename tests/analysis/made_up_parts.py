@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 from areal_sched import ServerSpan, TrainStepFinished
 
@@ -94,3 +95,25 @@ class Kept(io.BytesIO):
     def close(self) -> None:
         self.kept = self.getvalue()
         super().close()
+
+
+def header_of(
+    scheduler: str, options: dict[str, Any], limits: dict[str, Any], **run: Any
+) -> dict[str, Any]:
+    """A journal's header as an executor writes it; ``run`` holds what it says of the run."""
+    generation, training = run["generation_gpus"], run["training_gpus"]
+    return {
+        "scheduler": f"areal_sched.schedulers.{scheduler}:{scheduler.title().replace('_', '')}",
+        "options": options,
+        "limits": limits,
+        "run": {
+            "name": "made-up",
+            "gpus": max(generation, training) if run["colocated"] else generation + training,
+            "unused_gpus": 0,
+            "group_size": limits["group_size"],
+            "train_batch_rollouts": limits["train_batch_rollouts"],
+            "config_sha256": "0" * 64,
+            "published": None,
+            **run,
+        },
+    }

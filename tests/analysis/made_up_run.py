@@ -33,10 +33,8 @@ from areal_sched import (
     RolloutsInterrupted,
     ServerJoined,
     ServerSpan,
-    SetTimer,
     StartRollouts,
     StartTrainStep,
-    TimerFired,
     TrainerReady,
     TrainerSpan,
     TrainStepFinished,
@@ -54,6 +52,7 @@ from tests.analysis.made_up_parts import (
     S,
     Server,
     StepDone,
+    header_of,
 )
 
 
@@ -78,49 +77,36 @@ class MadeUpRun:
         batch: int = 64,
         group_size: int = 4,
         eta: int | None = 2,
+        max_lag: int | None = None,
         in_flight: int = 64,
         median_tokens: int = 3000,
         spread: float = 0.8,
         most_tokens: int = 27_000,
         train_ns_per_token: int = 200_000,
         fail_share: float = 0.0,
-        name: str = "made-up",
         seed: int = 1,
         options: dict[str, Any] | None = None,
     ) -> None:
-        generation = servers * gpus_per_server
-        limits = Limits(
-            train_batch_rollouts=batch,
-            group_size=group_size,
-            eta=eta,
-            max_rollouts_in_flight=in_flight,
-        )
-        header = {
-            "scheduler": f"areal_sched.schedulers.{scheduler}:{scheduler.title().replace('_', '')}",
-            "options": options or {},
-            "limits": {
-                "train_batch_rollouts": batch,
-                "group_size": group_size,
-                "eta": eta,
-                "max_rollouts_in_flight": in_flight,
-            },
-            "run": {
-                "name": name,
-                "gpus": max(generation, training_gpus) if colocated else generation + training_gpus,
-                "generation_gpus": generation,
-                "gpus_per_server": gpus_per_server,
-                "servers": servers,
-                "training_gpus": training_gpus,
-                "colocated": colocated,
-                "unused_gpus": 0,
-                "group_size": group_size,
-                "train_batch_rollouts": batch,
-                "steps": steps,
-                "seed": seed,
-                "config_sha256": "0" * 64,
-                "published": None,
-            },
+        bounds = {
+            "train_batch_rollouts": batch,
+            "group_size": group_size,
+            "eta": eta,
+            "max_lag": max_lag,
+            "max_rollouts_in_flight": in_flight,
         }
+        limits = Limits(**bounds)
+        header = header_of(
+            scheduler,
+            options or {},
+            bounds,
+            generation_gpus=servers * gpus_per_server,
+            gpus_per_server=gpus_per_server,
+            servers=servers,
+            training_gpus=training_gpus,
+            colocated=colocated,
+            steps=steps,
+            seed=seed,
+        )
         self.facts = RunFacts.from_header(json.loads(json.dumps(header)))
         self.recorder = RunRecorder(self.facts)
         self._stream = Kept()
@@ -147,15 +133,15 @@ class MadeUpRun:
         self._pushed = 0
         self.now_ns = 0
         for i in range(servers):
-            self._at(
-                0,
-                ServerJoined(
-                    server_id=i, max_running_rollouts=1000, kv_cache_tokens=10**6, weight_version=0
-                ),
+            event = ServerJoined(
+                server_id=i, max_running_rollouts=1000, kv_cache_tokens=10**6, weight_version=0
             )
-        self._feed((in_flight + (2 + (eta or 0)) * batch) // group_size)
+            self._at(0, event)
+        self._on_offer = in_flight // group_size
+        self._offered = 0
+        self._feed(self._on_offer)
         self._at(0, TrainerReady(weight_version=0))
-        self._run(batch // group_size)
+        self._run()
         self._writer.close()
         self.sha256 = self._writer.sha256
         self.journal = self._stream.kept
@@ -180,9 +166,10 @@ class MadeUpRun:
                 prompt_tokens=200 + self._groups % 300,
             )
             self._groups += 1
+            self._offered += 1
             self._at(self.now_ns, event)
 
-    def _run(self, groups_a_step: int) -> None:
+    def _run(self) -> None:
         state = self._controller.state
         while self._queue and state.weight_version < self._steps:
             self.now_ns, _, what = heappop(self._queue)
@@ -193,12 +180,14 @@ class MadeUpRun:
             if type(event) is StepDone:
                 self._lent = event.lent
                 event = event.event
+            if type(event) is PromptArrived:
+                self._offered -= 1
             for command in self._controller.handle(event, now_ns=self.now_ns):
                 self._execute(command)
             if type(event) is RolloutsInterrupted:
                 self.recorder.interrupted(self.now_ns, event)
-            elif type(event) is TrainStepFinished:
-                self._feed(groups_a_step)
+            # As a data loader does: so many prompts are on offer at any time.
+            self._feed(self._on_offer - len(state.pending) - self._offered)
             self._settle_activities()
         for i, server in enumerate(self._servers):
             self._measure(server.close(i, self.now_ns))
@@ -213,15 +202,12 @@ class MadeUpRun:
             self._load(command)
         elif isinstance(command, StartTrainStep):
             self._train(command)
-        elif isinstance(command, (AbortRollouts, InterruptRollouts)):
-            if isinstance(command, AbortRollouts):
-                for rollout_id in command.rollout_ids:
-                    self._at(self.now_ns, lambda r=rollout_id: self._fail(r, "aborted"))
-            else:
-                server_id, ids = command.server_id, command.rollout_ids
-                self._at(self.now_ns, lambda: self._interrupt(server_id, set(ids)))
-        elif isinstance(command, SetTimer):
-            self._at(command.fire_at_ns, TimerFired(timer_id=command.timer_id))
+        elif isinstance(command, AbortRollouts):
+            for rollout_id in command.rollout_ids:
+                self._at(self.now_ns, lambda r=rollout_id: self._fail(r, "aborted"))
+        elif isinstance(command, InterruptRollouts):
+            server_id, ids = command.server_id, set(command.rollout_ids)
+            self._at(self.now_ns, lambda: self._interrupt(server_id, ids))
 
     # ---- servers -------------------------------------------------------------------------------
 
@@ -331,10 +317,7 @@ class MadeUpRun:
 
     def _train(self, command: StartTrainStep) -> None:
         state = self._controller.state
-        tokens = sum(
-            state.training[i].generated_tokens + state.training[i].group.prompt_tokens
-            for i in range(len(state.training))
-        )
+        tokens = sum(x.generated_tokens + x.group.prompt_tokens for x in state.training)
         total = tokens * self._train_ns_per_token
         phases: list[tuple[str, int]] = [(name, int(share * total)) for name, share in PHASES]
         phases[1:2] = [("minibatch", phases[1][1] // 4)] * 4

@@ -33,15 +33,24 @@ class Audit:
         cluster: the truth.
         limits: what must be kept.
         groups_whole: whether each group must be trained in one step.
+        full_batches: whether every batch must have the size the limits say.
 
     Attributes:
         lags: how often a trajectory of each lag entered a step, by the truth.
     """
 
-    def __init__(self, cluster: FakeCluster, limits: Limits, *, groups_whole: bool) -> None:
+    def __init__(
+        self,
+        cluster: FakeCluster,
+        limits: Limits,
+        *,
+        groups_whole: bool,
+        full_batches: bool = True,
+    ) -> None:
         self._cluster = cluster
         self._limits = limits
         self._groups_whole = groups_whole
+        self._full_batches = full_batches
         self.lags: Counter[int] = Counter()
 
     def before_command(self, command: Command, state: ClusterState) -> None:
@@ -65,7 +74,8 @@ class Audit:
         assert list(command.rollout_ids) == list(range(first, first + new)), "ids are counters"
         places = Counter(rollout.place for rollout in cluster.rollouts.values())
         in_flight = places["server"] + places["held"] + new
-        assert in_flight <= limits.max_rollouts_in_flight
+        most = limits.max_rollouts_in_flight
+        assert in_flight <= most, f"{in_flight} in flight, {most} allowed"
         if limits.eta is not None:
             admitted = first + new - places["failed"] - places["dropped"]
             allowed = (cluster.published + limits.eta + 1) * limits.train_batch_rollouts
@@ -76,7 +86,8 @@ class Audit:
         assert not cluster.batch, "one step at a time"
         assert command.weight_version == cluster.published + 1
         assert len(set(command.rollout_ids)) == len(command.rollout_ids)
-        assert len(command.rollout_ids) == limits.train_batch_rollouts
+        size, wanted = len(command.rollout_ids), limits.train_batch_rollouts
+        assert size == wanted or not self._full_batches, f"a batch of {size}, {wanted} wanted"
         chosen = [cluster.rollouts[rollout_id] for rollout_id in command.rollout_ids]
         assert {rollout.place for rollout in chosen} == {"ready"}
         for rollout in chosen:

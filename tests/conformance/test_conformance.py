@@ -120,7 +120,7 @@ def check(path: str, case: Case) -> Run:
 
 @each_scheduler
 def test_keeps_the_laws_while_the_cluster_races_and_breaks(path: str) -> None:
-    @settings(max_examples=60)
+    @settings(max_examples=45)
     @given(case=cases(path))
     def explore(case: Case) -> None:
         check(path, case)
@@ -131,7 +131,7 @@ def test_keeps_the_laws_while_the_cluster_races_and_breaks(path: str) -> None:
 @pytest.mark.slow
 @each_scheduler
 def test_keeps_the_laws_in_many_more_races(path: str) -> None:
-    @settings(max_examples=600)
+    @settings(max_examples=450)
     @given(case=cases(path))
     def explore(case: Case) -> None:
         check(path, case)

@@ -246,15 +246,41 @@ def packed(contexts: list[int], chunk_tokens: int) -> list[list[tuple[int, int]]
 # Speed, in wakes instead of seconds, and errors
 
 
-def test_an_engine_is_woken_once_per_finish() -> None:
+@pytest.mark.parametrize("chunk_tokens", [16, 1000])
+def test_an_engine_is_woken_once_per_finish(chunk_tokens: int) -> None:
+    cost = ServerCost(
+        decode_base_fs=9 * NS + 7,
+        decode_per_rollout_fs=NS // 3,
+        decode_per_kv_token_fs=NS // 100,
+        prefill_base_fs=4 * NS + 3,
+        prefill_per_token_fs=NS // 7,
+        prefill_per_token_pair_fs=NS // 9,
+    )
     rollouts = [
-        Rollout(50 + n % 7, 300 + 31 * n % 400, at_ns=0 if n < 20 else None) for n in range(200)
+        Rollout(50 + n % 7, 200 + 31 * n % 300, at_ns=0 if n < 20 else None) for n in range(120)
     ]
-    story = script(*rollouts, max_running_rollouts=20, kv_cache_tokens=10**6)
+    story = script(
+        *rollouts,
+        cost=cost,
+        max_running_rollouts=20,
+        kv_cache_tokens=10**6,
+        prefill_chunk_tokens=chunk_tokens,
+    )
     play = both(story)
     instants = {entry[1] for entry in play.log if entry[0] == "finish"}
-    assert len(finishes(play)) == 200
+    assert len(finishes(play)) == 120
     assert play.wakes <= len(instants) + 1
+
+
+def test_what_is_left_of_a_batch_finishes_in_time() -> None:
+    totals = [3, 40, 4, 50, 60, 5, 6, 55, 45, 7, 8, 9]
+    taken = frozenset([0, 2, 3])
+    for first in range(len(totals)):
+        turned = totals[first:] + totals[:first]
+        rollouts = [Rollout(1, total, at_ns=0) for total in turned]
+        take = Act("take", 40, ids=taken, after_ns=None)
+        play = both(script(*rollouts, max_running_rollouts=12, acts=(take,)))
+        assert finishes(play).keys() == set(range(len(totals))) - taken
 
 
 def test_settling_counts_the_steps_of_a_jump() -> None:
