@@ -6,6 +6,7 @@ asks the view again after every command, hence it never plans on stale counts.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, TypeAlias
@@ -51,6 +52,27 @@ def one_of(option: str, value: str, known: tuple[str, ...]) -> None:
     """
     if value not in known:
         raise ConfigError(f"scheduler.{option} = {value!r}{nearest(value, known)}")
+
+
+def at_least(option: str, value: object, least: float) -> None:
+    """Check an option of a scheduler that is a number.
+
+    Raises:
+        ConfigError: the value is no finite number, or below the least.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and least <= value < math.inf):  # type: ignore[operator]
+        raise ConfigError(f"scheduler.{option} = {value!r}: expected a number >= {least}")
+
+
+def flag(option: str, value: object) -> None:
+    """Check an option of a scheduler that is true or false.
+
+    Raises:
+        ConfigError: the value is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"scheduler.{option} = {value!r}: expected true or false")
 
 
 def start(
@@ -244,6 +266,7 @@ class WeightUpdates:
         hold_for_trainer: bool = False,
     ) -> None:
         one_of("mode", mode, MODES)
+        flag("barrier", barrier)
         self._mode = mode
         self._route = route
         self._barrier = barrier

@@ -153,15 +153,15 @@ def source_of(config: RunConfig) -> WorkloadSource:
                 max_prompt_tokens=workload.max_prompt_tokens,
                 mode=workload.resample or "by_prompt",
                 length_scale=workload.length_scale,
-                # A trace without prompts gets math prompts, as a synthetic workload does.
                 prompt_model=prompts,
             )
         except TraceError as exc:
             raise ConfigError(f"workload.trace: {exc}") from None
         except ValueError as exc:
-            raise ConfigError(
-                f"workload.trace: {exc} (set workload.prompt_length.mu and .sigma, or .constant)"
-            ) from None
+            hint = ""
+            if prompts is None and "prompt_model" in str(exc):
+                hint = "; here: set workload.prompt_length.mu and .sigma, or .constant"
+            raise ConfigError(f"workload.trace = {workload.trace}: {exc}{hint}") from None
     if workload.preset is not None:
         named = preset(workload.preset)
         model, default_prompts = named.model, named.prompt_model

@@ -105,18 +105,21 @@ def serve(
 
     Args:
         setup: its servers, their costs and capacities are used.
-        arrival_ns: when each request arrives, shape (requests,), in ascending order.
+        arrival_ns: when each request arrives, shape (requests,), from 0, in ascending order.
         prompt_tokens: shape (requests,).
         response_tokens: shape (requests,); at least 1.
 
     Raises:
-        ValueError: a request does not fit into a server's KV cache, or the order is wrong.
+        ValueError: a request does not fit into a server's KV cache or asks for no tokens, or
+            arrivals are negative or in the wrong order.
     """
     count = len(arrival_ns)
     if count == 0:
         raise ValueError("there are no requests")
     if np.any(np.diff(arrival_ns) < 0):
         raise ValueError("arrivals must be in ascending order")
+    if arrival_ns[0] < 0:
+        raise ValueError(f"an arrival at {arrival_ns[0]} ns is negative")
     env = Clock()
     host = _Host(env, count)
     cost = slowed(setup.costs.server(), 1.0)

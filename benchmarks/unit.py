@@ -21,7 +21,7 @@ class _Event:
 
 
 def bare_loop_per_s(count: int = 400_000) -> float:
-    """Push-pop-calls a second: entries (time, priority, order, event), as SimPy's queue has them."""
+    """Push-pop-calls a second; entries are (time, priority, order, event), as SimPy's are."""
     uniform = random.Random(1).random
     heap = [(uniform(), 1, order, _Event()) for order in range(PENDING)]
     heap.sort()

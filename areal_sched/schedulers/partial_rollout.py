@@ -41,8 +41,7 @@ class PartialRollout:
         parts.one_of("unit", unit, parts.UNITS)
         if limits.eta == 0:
             raise ConfigError("limits.eta = 0: partial_rollout needs eta >= 1")
-        if not 1 <= over_provision < math.inf:
-            raise ConfigError(f"scheduler.over_provision = {over_provision!r}: expected >= 1")
+        parts.at_least("over_provision", over_provision, 1)
         self._round = math.ceil(over_provision * limits.train_batch_rollouts)
         self._unit = unit
         self._route = router(routing)

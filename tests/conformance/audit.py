@@ -13,7 +13,8 @@ from areal_sched import (
     StartRollouts,
     StartTrainStep,
 )
-from tests.conformance.fake_cluster import FakeCluster, FakeRollout
+from tests.conformance.fake_cluster import FakeCluster
+from tests.conformance.fake_records import FakeRollout
 from tests.sched.recount import recount
 
 PLACE_OF_PHASE = {

@@ -26,7 +26,6 @@ allow, in an order chosen by an adversary:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from areal_sched import (
     AbortRollouts,
@@ -55,43 +54,13 @@ from areal_sched import (
 )
 from areal_sched.ids import GroupId, PromptId, RolloutId, ServerId, TimerId, WeightVersion
 from tests.conformance.choices import Choices, Temper
+from tests.conformance.fake_records import FakeRollout, FakeServer
 
 BACKLOG = 3
 """Fewer pending groups than this, and prompts arrive."""
 
 Key = tuple[str, int]
 """Something that can happen: its kind, and the id of what it happens to."""
-
-
-@dataclass
-class FakeRollout:
-    """The truth about a rollout, of which a scheduler knows what was reported.
-
-    ``place``: server, held, reward, ready, training, trained, failed or dropped.
-    ``stint_version``: weights it began to run with where it is now; None while it waits there.
-    """
-
-    rollout_id: RolloutId
-    group_id: GroupId
-    server_id: ServerId
-    place: str = "server"
-    tokens: int = 0
-    stint_version: WeightVersion | None = None
-    first_version: WeightVersion | None = None
-    aborted: bool = False
-
-
-@dataclass
-class FakeServer:
-    """One server. ``before``: what was on it when it was told to load."""
-
-    server_id: ServerId
-    weight_version: WeightVersion
-    up: bool = False
-    load: LoadWeights | None = None
-    reported: bool = False
-    before: set[RolloutId] = field(default_factory=set)
-    asked: set[RolloutId] = field(default_factory=set)
 
 
 class FakeCluster:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,10 +22,9 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "TrainerActivity": st.sampled_from(("switch", "proximal", "minibatch", "optimizer", "idle")),
     "tuple[RolloutId, ...]": st.lists(COUNT, max_size=5).map(tuple),
     "tuple[tuple[RolloutId, int], ...]": st.lists(st.tuples(COUNT, COUNT), max_size=5).map(tuple),
-} | {
-    name: COUNT
-    for name in ("GroupId", "PromptId", "RolloutId", "ServerId", "TimerId", "WeightVersion")
 }
+BY_TYPE |= dict.fromkeys(("GroupId", "PromptId", "RolloutId"), COUNT)
+BY_TYPE |= dict.fromkeys(("ServerId", "TimerId", "WeightVersion"), COUNT)
 
 
 def of(cls: type) -> st.SearchStrategy[Any]:
@@ -38,7 +36,6 @@ def of(cls: type) -> st.SearchStrategy[Any]:
 def of_module(module: str) -> st.SearchStrategy[Any]:
     """Messages of all classes of one module: events, commands or measurements."""
     classes = [cls for cls in CODES.values() if cls.__module__ == f"areal_sched.{module}"]
-    assert classes, sys.modules
     return st.one_of([of(cls) for cls in classes])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from areal_sched import (
     AbortRollouts,
@@ -31,6 +32,7 @@ from areal_sched import (
     UpdateMode,
     WeightsLoaded,
 )
+from areal_sched import load as load_scheduler
 from areal_sched.ids import GroupId, PromptId, RolloutId, ServerId, WeightVersion
 from tests.sched.recount import recount
 
@@ -212,3 +214,34 @@ def busy() -> Bench:
     bench = Bench().started()
     bench(interrupted(0, (0, 3)), resume(0, 0))(finished(1))
     return bench.accepted(2)(interrupted(1, (3, 1)))
+
+
+class Live:
+    """A real scheduler, events handed in by hand; calling it returns the commands."""
+
+    def __init__(self, scheduler: Any, limits: Limits) -> None:
+        self._controller = Controller(scheduler, limits, None)
+        self.state: ClusterState = self._controller.state
+
+    def __call__(self, *events: Event) -> tuple[Command, ...]:
+        """The commands that answer the last of the events."""
+        commands: tuple[Command, ...] = ()
+        for event in events:
+            commands = self._controller.handle(event, now_ns=self.state.now_ns + 1)
+            recount(self.state, groups_whole=False)
+        return commands
+
+
+def live(path: str, limits: Limits, *, servers: int = 2, groups: int = 2, **options: Any) -> Live:
+    """Servers, the trainer and prompts are there, and what the scheduler started."""
+    run = Live(load_scheduler(path, limits, options), limits)
+    for server_id in range(servers):
+        run(joined(server_id))
+    run(ready(0))
+    for group_id in range(groups):
+        run(prompt(group_id, limits.group_size))
+    return run
+
+
+def limits_of(batch: int, group_size: int = 1, **more: Any) -> Limits:
+    return Limits(train_batch_rollouts=batch, group_size=group_size, **{"eta": 4, **more})

@@ -128,6 +128,7 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
     actions = tuple(draw(st.lists(action, max_size=8)))
     failing = not actions and draw(st.booleans())
     limits = accepted(path, limits, options)
+    tokens = draw(st.integers(1, 30))  # answers of one token come with the prefill alone
     durations = st.sampled_from((0.0, US, 2 * US, 20 * US, 100 * US))
     reward = (draw(st.integers(1, 3)), draw(durations))
     if limits.eta is None:
@@ -140,7 +141,7 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
         steps=draw(st.integers(1, 5)),
         servers=servers,
         colocated=draw(st.sampled_from((False, False, True))),
-        tokens=draw(st.integers(2, 30)),
+        tokens=tokens,
         spread=draw(st.booleans()),
         prompt_tokens=draw(st.integers(1, 10)),
         max_running=draw(st.integers(1, 6)),
@@ -150,7 +151,7 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
             draw(st.sampled_from((10**9, 1_234_567_891))),
             draw(st.sampled_from((0, 10**8, 98_765_432))),
             draw(st.sampled_from((0, 1_234_567))),
-            draw(st.sampled_from((0, 10**9, 999_999_999))),
+            draw(st.sampled_from((0, 10**9, 999_999_999) if tokens > 1 else (10**9,))),
             draw(st.sampled_from((0, 10**6, 123_456_789))),
             draw(st.sampled_from((0, 777))),
         ),
