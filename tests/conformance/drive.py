@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,14 +21,30 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "barrier": (True, False),
     "resume_after": ("load", "evaluation"),
     "over_provision": (1.0, 1.5, 3.0),
+    "alpha": (0.0, 0.5, 1.0),
 }
 """Options by the names that schedulers share; those a scheduler has are varied."""
 
+BASIC = Limits(train_batch_rollouts=8, group_size=2, eta=2, max_rollouts_in_flight=24)
 
-def options_of(path: str, limits: Limits) -> dict[str, tuple[Any, ...]]:
-    """Names and values of the options to vary for one scheduler."""
-    names = inspect.signature(type(load(path, accepted(path, limits)))).parameters
-    return {name: values for name, values in OPTIONS.items() if name in names}
+
+class Refused(AssertionError):
+    """A scheduler accepts no limits at all with some options."""
+
+
+@functools.cache
+def options_of(path: str) -> dict[str, tuple[Any, ...]]:
+    """Names and values of the options to vary for one scheduler: those that it accepts."""
+    names = inspect.signature(type(load(path, accepted(path, BASIC)))).parameters
+    vary: dict[str, tuple[Any, ...]] = {}
+    for name in OPTIONS.keys() & names:
+        for value in OPTIONS[name]:
+            try:
+                accepted(path, BASIC, {name: value})
+            except Refused:
+                continue
+            vary[name] = (*vary.get(name, ()), value)
+    return {name: vary[name] for name in OPTIONS if name in vary}
 
 
 def unit_of(path: str, options: Mapping[str, Any], limits: Limits) -> str | None:
@@ -40,6 +57,9 @@ def accepted(path: str, limits: Limits, options: Mapping[str, Any] | None = None
     """The limits nearest to these that the scheduler does not refuse.
 
     A scheduler may need eta at least 1, and ``max_lag`` set or not set.
+
+    Raises:
+        Refused: none of those limits will do.
     """
     eta = limits.eta if limits.eta is None else max(limits.eta, 1)
     lag = 2 if limits.max_lag is None else limits.max_lag
@@ -60,7 +80,7 @@ def accepted(path: str, limits: Limits, options: Mapping[str, Any] | None = None
             refused = exc
         else:
             return candidate
-    raise AssertionError(f"{path} refuses all limits tried; last: {refused}")
+    raise Refused(f"{path} refuses all limits tried; last: {refused}")
 
 
 @dataclass

@@ -24,11 +24,12 @@ from areal_sched import (
     StartRollouts,
     StartTrainStep,
     load,
+    parts,
     replay,
 )
 from areal_sched.schedulers.areal import Areal
 from tests.conformance.choices import Choices, Temper
-from tests.conformance.drive import Run, accepted, drive, options_of, unit_of
+from tests.conformance.drive import Refused, Run, accepted, drive, options_of, unit_of
 
 LIMITS = Limits(train_batch_rollouts=4, group_size=2, eta=1, max_rollouts_in_flight=16)
 
@@ -181,7 +182,8 @@ def test_limits_are_counted_apart_from_the_state(stricter: Limits, message: str)
 class Demanding(Areal):
     """Refuses most limits."""
 
-    def __init__(self, limits: Limits, *, routing: str = "round_robin") -> None:
+    def __init__(self, limits: Limits, *, routing: str = "round_robin", mode: str = "x") -> None:
+        parts.one_of("mode", mode, ("x", "drain"))
         if limits.eta in (None, 0) or limits.max_lag is None:
             raise ConfigError("limits.eta and limits.max_lag: expected both, eta >= 1")
         super().__init__(limits, routing=routing)
@@ -191,14 +193,17 @@ def test_limits_are_changed_until_the_scheduler_accepts_them() -> None:
     path = f"{__name__}:Demanding"
     limits = accepted(path, replace(LIMITS, eta=0))
     assert (limits.eta, limits.max_lag) == (1, 2)
-    assert options_of(path, LIMITS) == {"routing": ("least_loaded", "round_robin", "least_kv")}
+    assert options_of(path) == {
+        "routing": ("least_loaded", "round_robin", "least_kv"),
+        "mode": ("drain",),
+    }
     assert unit_of(path, {}, limits) is None
     assert unit_of("bounded_lag", {}, limits) == "group"
     assert unit_of("areal", {"unit": "rollout"}, limits) == "rollout"
 
 
 def test_a_scheduler_that_refuses_everything_is_reported() -> None:
-    with pytest.raises(AssertionError, match="refuses all limits tried"):
+    with pytest.raises(Refused, match="refuses all limits tried"):
         accepted("areal", LIMITS, {"unit": "galaxy"})
 
 

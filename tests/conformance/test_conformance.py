@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from areal_sched import (
@@ -31,17 +31,15 @@ from areal_sched import (
     replay,
 )
 from tests.conformance.choices import Choices, Temper
-from tests.conformance.drive import Run, accepted, drive, options_of, unit_of
+from tests.conformance.drive import BASIC, Refused, Run, accepted, drive, options_of, unit_of
 
-EXTRA: tuple[str, ...] = ()
+EXTRA: tuple[str, ...] = ("examples.generate_ahead:GenerateAhead",)
 """Import paths, ``module:Class``, of schedulers that live elsewhere in this repository."""
 
 PATHS = [*built_in(), *EXTRA, *filter(None, os.environ.get("AREAL_CONFORMANCE", "").split(","))]
 
 MOST_LAG = {"synchronous": 0, "one_step_off": 1}
 """What some schedulers promise beyond the limits: the greatest lag they ever train with."""
-
-BASIC = Limits(train_batch_rollouts=8, group_size=2, eta=2, max_rollouts_in_flight=24)
 
 each_scheduler = pytest.mark.parametrize("path", PATHS)
 
@@ -70,8 +68,11 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> Case:
         max_rollouts_in_flight=group_size * groups_in_flight + draw(st.integers(0, 1)),
         max_failures_per_group=draw(st.integers(0, 3)),
     )
-    vary = options_of(path, limits)
-    options = {name: draw(st.sampled_from(values)) for name, values in vary.items()}
+    options = {k: draw(st.sampled_from(values)) for k, values in options_of(path).items()}
+    try:
+        limits = accepted(path, limits, options)
+    except Refused:
+        reject()
     kinds = ("load", "join", "ready", "reward", "abort", "interrupt", "finish", "step", "prompt")
     temper = Temper(
         servers=draw(st.integers(1, 3)),
@@ -80,7 +81,7 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> Case:
         kinds_first=draw(st.booleans()),
     )
     return Case(
-        limits=accepted(path, limits, options),
+        limits=limits,
         options=options,
         temper=temper,
         seed=draw(st.integers(0, 2**32 - 1)),
@@ -163,8 +164,7 @@ def test_survives_the_loss_of_all_servers_at_any_moment(path: str) -> None:
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def explore(seed: int, data: st.DataObject) -> None:
         nonlocal outages
-        vary = options_of(path, BASIC)
-        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in vary.items()}
+        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in options_of(path).items()}
         temper = Temper(
             servers=2,
             fault_rate=40,
@@ -188,8 +188,7 @@ def test_a_server_may_load_for_longer_than_steps_take(path: str) -> None:
     @settings(max_examples=15)
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def explore(seed: int, data: st.DataObject) -> None:
-        vary = options_of(path, BASIC)
-        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in vary.items()}
+        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in options_of(path).items()}
         limits = Limits(
             train_batch_rollouts=2,
             group_size=2,
