@@ -24,7 +24,7 @@ help: ## list what make can do
 	@echo "areal-lab: make TARGET, where TARGET is one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(NEEDS) ## simulate a small asynchronous run, write it to runs/demo and show it
+demo: $(NEEDS) ## the paper's 1.5B run, synchronous and AReaL, beside the published hours
 	@$(BIN)/areal-sim demo --out runs/demo
 
 sim: demo ## the same as demo

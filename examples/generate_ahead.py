@@ -37,9 +37,9 @@ class GenerateAhead:
         mode: UpdateMode = "interrupt",
     ) -> None:
         parts.one_of("unit", unit, parts.UNITS)
-        most = math.inf if limits.eta is None else limits.eta
-        if not 0 <= alpha <= most or alpha == math.inf:
-            raise ConfigError(f"scheduler.alpha = {alpha!r}: expected from 0 to eta = {most}")
+        parts.at_least("alpha", alpha, 0)
+        if limits.eta is not None and alpha > limits.eta:
+            raise ConfigError(f"scheduler.alpha = {alpha}: above limits.eta = {limits.eta}")
         self._ahead = math.floor((1 + alpha) * limits.train_batch_rollouts)
         self._unit = unit
         self._route = router(routing)

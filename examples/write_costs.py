@@ -1,6 +1,6 @@
 """Write the cost coefficients of a configuration to a file, to be edited and used in its place.
 
-Usage: ``python examples/write_costs.py CONFIG.toml COSTS.toml``
+Usage, in the repository's folder: ``python -m examples.write_costs CONFIG.toml COSTS.toml``
 """
 
 import sys

@@ -98,4 +98,4 @@ def test_an_alpha_beyond_eta_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     options = (f"scheduler.class={CLASS}", "scheduler.alpha=1.5", "limits.eta=1")
     arguments = [word for option in options for word in ("--set", option)]
     assert main(["run", config, *arguments]) == 2
-    assert "scheduler.alpha = 1.5: expected from 0 to eta = 1" in capsys.readouterr().err
+    assert "scheduler.alpha = 1.5: above limits.eta = 1" in capsys.readouterr().err

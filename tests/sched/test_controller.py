@@ -155,7 +155,7 @@ def yields_an_event(event: Event, view: ClusterView) -> Iterator[Any]:
         yield lost(1)
 
 
-IMPROPER = start(0, object())  # type: ignore[arg-type]
+IMPROPER = start(0, None)  # type: ignore[arg-type]
 
 
 def yields_improper_fields(event: Event, view: ClusterView) -> Iterator[Any]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -30,39 +28,14 @@ from areal_sched.packing import (
 )
 from benchmarks import packing as benchmark
 from benchmarks import reference_packing as reference
-
-ANY_FIT: list[Packer] = [algorithm_1, first_fit_decreasing]
-PACKERS: list[Packer] = [*ANY_FIT, padded_static]
-BALANCERS: list[Balancer] = [longest_processing_time, karmarkar_karp]
-
-
-# What `packings` draws.
-Case: TypeAlias = tuple[list[int], int, int]
-PLAIN: dict[object, Any] = {
-    algorithm_1: reference.algorithm_1,
-    first_fit_decreasing: reference.first_fit_decreasing,
-    karmarkar_karp: reference.karmarkar_karp,
-    longest_processing_time: reference.longest_processing_time,
-}
-
-
-@st.composite
-def packings(draw: st.DrawFn, most: int = 60) -> Case:
-    """Sizes, capacity, k_min; small ranges on purpose, for many ties and exact fits."""
-    capacity = draw(st.sampled_from([1, 2, 7, 12, 30, 100, 32768]))
-    sizes = draw(st.lists(st.integers(1, capacity), max_size=most))
-    return sizes, capacity, draw(st.integers(1, 12))
-
-
-def small_costs(most: int) -> st.SearchStrategy[list[int]]:
-    return st.integers(1, 40).flatmap(
-        lambda top: st.lists(st.integers(1, top), min_size=1, max_size=most)
-    )
-
-
-def makespan(costs: Sequence[int], shares: Sequence[Sequence[int]]) -> int:
-    return max(sum(costs[i] for i in share) for share in shares)
-
+from tests.sched.packing_cases import (
+    ANY_FIT,
+    BALANCERS,
+    PACKERS,
+    PLAIN,
+    Case,
+    packings,
+)
 
 # --- micro-batches -----------------------------------------------------------------------------
 
@@ -173,72 +146,6 @@ def test_padded_static_padded_size_is_within_the_capacity(case: Case, data: st.D
     counts = [len(batch) for batch in batches]
     assert counts == sorted(counts, reverse=True)
     assert not counts or counts[0] - counts[-1] <= 1
-
-
-# --- ranks -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("equal_counts", [False, True])
-@pytest.mark.parametrize("balancer", BALANCERS)
-@given(
-    costs=st.lists(st.integers(1, 30) | st.integers(1, 10**15), max_size=60),
-    ranks=st.integers(1, 9),
-)
-def test_ranks_equal_the_plain_algorithm(
-    balancer: Balancer, equal_counts: bool, costs: list[int], ranks: int
-) -> None:
-    before = list(costs)
-    shares = balancer(costs, ranks, equal_counts)
-    assert costs == before
-    assert shares == PLAIN[balancer](costs, ranks, equal_counts)
-    assert len(shares) == ranks
-    assert sorted(i for share in shares for i in share) == list(range(len(costs)))
-    if equal_counts:
-        counts = [len(share) for share in shares]
-        assert max(counts) - min(counts) <= 1
-
-
-@given(costs=st.lists(st.integers(1, 10**6), max_size=80), ranks=st.integers(1, 9))
-def test_ranks_differ_by_at_most_the_largest_cost(costs: list[int], ranks: int) -> None:
-    for shares in (
-        longest_processing_time(costs, ranks),
-        karmarkar_karp(costs, ranks),
-        karmarkar_karp(costs, ranks, equal_counts=True),
-    ):
-        loads = [sum(costs[i] for i in share) for share in shares]
-        assert max(loads) - min(loads) <= max(costs, default=0)
-
-
-@given(costs=small_costs(8), ranks=st.integers(2, 4))
-def test_makespan_bounds(costs: list[int], ranks: int) -> None:
-    optimum = reference.smallest_makespan(costs, ranks)
-    for balancer in BALANCERS:
-        found = makespan(costs, balancer(costs, ranks, False))
-        assert optimum <= found
-        assert 3 * ranks * found <= (4 * ranks - 1) * optimum
-    found = makespan(costs, karmarkar_karp(costs, ranks))
-    if ranks == 2:
-        assert 6 * found <= 7 * optimum
-    if len(costs) <= ranks + 2:
-        assert found == optimum
-
-
-@given(costs=small_costs(9), ranks=st.integers(2, 4))
-def test_makespan_bound_with_equal_counts(costs: list[int], ranks: int) -> None:
-    optimum = reference.smallest_makespan(costs, ranks, equal_counts=True)
-    found = makespan(costs, karmarkar_karp(costs, ranks, equal_counts=True))
-    k = -(-len(costs) // ranks)
-    factorial = math.factorial(k)
-    assert optimum <= found
-    ratio_numerator = 2 * factorial - sum(math.factorial(i) for i in range(k))
-    assert factorial * found <= ratio_numerator * optimum
-
-
-def test_differencing_by_hand() -> None:
-    # 8, 7, 6, 5, 4 on two ranks: 8-7=1, 6-5=1, 4-1=3, 3-1=2. Sums 16 and 14.
-    costs = [8, 7, 6, 5, 4]
-    assert [sum(costs[i] for i in s) for s in karmarkar_karp(costs, 2)] == [16, 14]
-    assert longest_processing_time(costs, 2) == [[0, 3, 4], [1, 2]]
 
 
 # --- one step ----------------------------------------------------------------------------------

@@ -94,12 +94,15 @@ def test_partial_rollout_goes_on_when_its_batch_falls_apart_while_it_stops() -> 
     assert run(failed(1)) == (drop(0),)
     commands = run(interrupted(0, (3, 2)))
     assert commands[0] == resume(0, 3)
-    # And when it is not an interruption that ends the stop.
-    run = live("partial_rollout", limits, servers=1, groups=2, unit="rollout", over_provision=2.0)
+
+
+def test_partial_rollout_goes_on_also_if_the_last_that_ran_has_finished() -> None:
+    """Rollouts 0, 2, 4 are on server 0 and 1, 3, 5 on server 1; 3 escapes the interruption."""
+    limits = limits_of(2, 2, max_failures_per_group=0)
+    run = live("partial_rollout", limits, servers=2, groups=3, unit="rollout", over_provision=3.0)
     run(finished(0), finished(1), rewarded(0), finished(2))
-    run(rewarded(2), failed(1))
-    assert run(finished(3)) == ()
-    assert run(rewarded(3)) == (train(1, 2, 3),)
+    run(rewarded(2), failed(1), interrupted(0, (4, 2)), interrupted(1, (5, 2)))
+    assert run(finished(3))[0] == resume(0, 4)
 
 
 def test_partial_rollout_survives_the_loss_of_every_server_while_it_stops() -> None:

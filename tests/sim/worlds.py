@@ -120,7 +120,7 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
         max_lag=draw(st.sampled_from((None, None, 0, 1, 3))),
         max_rollouts_in_flight=group_size * draw(st.integers(1, 6)) + draw(st.integers(0, 1)),
     )
-    vary = options_of(path, limits)
+    vary = options_of(path)
     options = {name: draw(st.sampled_from(values)) for name, values in vary.items()}
     servers = draw(st.integers(1, 3))
     which = st.frozensets(st.integers(0, servers - 1), min_size=1)
