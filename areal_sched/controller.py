@@ -67,6 +67,7 @@ class Controller:
         self._decide = scheduler.decide
         self._record = record
         self._handling = False
+        self._ended: str | None = None  # the error that ended the run
 
     def handle(self, event: Event, *, now_ns: int) -> tuple[Command, ...]:
         """Fold one event, let the scheduler decide, record both.
@@ -81,10 +82,11 @@ class Controller:
         Raises:
             UnexpectedEvent: the executor's bug. The run cannot go on.
             InvalidCommand: the scheduler's bug. The run cannot go on.
-            NotReentrant: called from inside itself.
+            NotReentrant: called from inside itself, or after it raised.
         """
         if self._handling:
-            raise NotReentrant(f"{event} was handled inside another event")
+            where = f"after {self._ended}" if self._ended else "inside another event"
+            raise NotReentrant(f"{event} was handled {where}")
         self._handling = True
         state = self.state
         commands: list[Command] = []
@@ -107,8 +109,10 @@ class Controller:
             error = f"{type(exc).__name__}: {exc}"
             raise
         finally:
-            self._handling = False
             result = tuple(commands) if commands else ()
             if self._record is not None:
                 self._record(now_ns, event, result, error)
+            # After an error the state is half changed: nothing may be handled any more.
+            self._handling = error is not None
+            self._ended = error
         return result

@@ -35,8 +35,13 @@ class LoadIndex:
     def update(self, server_id: ServerId, load: int) -> None:
         """Set a server's load; new servers are added."""
         key = load << _ID_BITS | server_id
-        self._keys[server_id] = key
-        heappush(self._heap, key)
+        keys, heap = self._keys, self._heap
+        keys[server_id] = key
+        heappush(heap, key)
+        if len(heap) > 64 + 8 * len(keys):
+            # Stale entries pile up below the top when one server stays least loaded for long.
+            heap[:] = keys.values()
+            heapify(heap)
 
     def remove(self, server_id: ServerId) -> None:
         """Forget a server."""
@@ -46,10 +51,6 @@ class LoadIndex:
         """The server of least load, lowest id first; None if there is none."""
         heap = self._heap
         keys = self._keys
-        if len(heap) > 64 and len(heap) > 8 * len(keys):
-            # Stale entries pile up below the top when one server stays least loaded for long.
-            heap[:] = keys.values()
-            heapify(heap)
         while heap:
             key = heap[0]
             # No ServerId(...): a call for nothing, once a trajectory.

@@ -159,8 +159,7 @@ class ClusterState:
         if rollouts:
             group.outstanding -= rollouts
             if not group.outstanding:
-                if group.opened:
-                    self.open_groups -= 1
+                self.open_groups -= 1
                 if group.ready and not group.abandoned:
                     self.complete_groups[group.group_id] = group
 

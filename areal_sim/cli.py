@@ -52,15 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as exc:
         # Bad input, in every part of this project, is a ValueError.
-        print(f"areal-sim: {exc}", file=sys.stderr)
+        print(f"areal-sim: {_one_line(exc)}", file=sys.stderr)
         return 2
     except Exception as exc:
         from areal_sched.errors import ArealError
 
         if not isinstance(exc, ArealError):
             raise
-        print(f"areal-sim: {exc}", file=sys.stderr)
+        print(f"areal-sim: {_one_line(exc)}", file=sys.stderr)
         return 1
+
+
+def _one_line(exc: Exception) -> str:
+    """An error's text, with whatever a terminal would not show, or obey, spelt out."""
+    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in str(exc))
 
 
 if __name__ == "__main__":

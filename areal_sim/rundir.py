@@ -37,6 +37,9 @@ SUMMARY = "summary.json"
 TIMELINE = "timeline.png"
 TRACE = "trace.json.gz"
 
+INTERRUPTED = "interrupted_by_user"
+"""Key of a summary, true where Ctrl-C ended the run before its last step."""
+
 _EVENTS_BETWEEN_LOOKS = 20_000
 """SimPy events between looks at the clock and at Ctrl-C: some tenths of a second."""
 
@@ -169,7 +172,7 @@ def simulate(
     summary = summarise(recorder, simulation.now_ns, wall_s, journal.sha256)
     interrupted = not simulation.finished
     if interrupted:
-        summary["interrupted_by_user"] = True
+        summary[INTERRUPTED] = True
     if out_dir is not None:
         write_results(recorder, summary, out_dir)
     return Outcome(summary, recorder, interrupted, out_dir)
@@ -202,6 +205,8 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the folder is none, or its summary cannot be read.
     """
+    from analysis.summary import WALL_CLOCK_KEYS, keys_of
+
     path = run_dir / SUMMARY
     try:
         summary = json.loads(path.read_text())
@@ -211,6 +216,12 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {exc}") from None
     if not isinstance(summary, dict):
         raise ConfigError(f"{path}: not a summary")
+    for key, value in keys_of(summary).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key in WALL_CLOCK_KEYS and value is not None and not number:
+            raise ConfigError(f"{path}: {key} = {value!r}: expected a number")
+    if "steps" not in summary:
+        raise ConfigError(f"{path}: not a summary (it has no key 'steps')")
     return summary
 
 

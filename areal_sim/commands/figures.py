@@ -23,14 +23,15 @@ def run(args: argparse.Namespace) -> int:
     """Carry it out."""
     from analysis.recorder import journal_sha256, read_run
     from analysis.summary import summarise
-    from areal_sim.rundir import JOURNAL, SUMMARY, read_summary, write_results
+    from areal_sim.rundir import INTERRUPTED, JOURNAL, SUMMARY, read_summary, write_results
 
     path = args.run_dir / JOURNAL
     recorder = read_run(path)
-    wall_s = 0.0
-    if (args.run_dir / SUMMARY).exists():
-        wall_s = float(read_summary(args.run_dir).get("wall_s", 0.0))
+    before = read_summary(args.run_dir) if (args.run_dir / SUMMARY).exists() else {}
+    wall_s = float(before.get("wall_s") or 0.0)
     summary = summarise(recorder, recorder.end_ns, wall_s, journal_sha256(path))
+    if before.get(INTERRUPTED):
+        summary[INTERRUPTED] = True
     write_results(recorder, summary, args.run_dir)
     print(f"written to {args.run_dir}; the picture is {args.run_dir}/timeline.png")
     return 0

@@ -46,10 +46,13 @@ def run(args: argparse.Namespace) -> int:
     reader = JournalReader(path)
     try:
         limits = Limits(**reader.header["limits"])
-        options = dict(reader.header["options"])
+        options = {**reader.header["options"]}
         scheduler = args.scheduler or reader.header["scheduler"]
-    except (KeyError, TypeError) as exc:
-        raise JournalError(f"{path}: the header lacks or has wrong {exc}") from None
+        load(str(scheduler), limits, options)
+    except KeyError as exc:
+        raise JournalError(f"{path}: the header has no {exc}") from None
+    except (TypeError, ValueError) as exc:
+        raise JournalError(f"{path}: the header is wrong: {exc}") from None
     for option in args.options:
         name, equals, value = option.partition("=")
         if not equals:

@@ -32,19 +32,24 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[Progr
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    with bar:
-        task = bar.add_task(title, total=None, simulated="0 h", factor="-")
+    task = bar.add_task(title, total=None, simulated="0 h", factor="-")
 
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                total=progress.wanted,
-                completed=progress.steps,
-                simulated=duration(progress.simulated_s),
-                factor=f"{progress.simulated_s / max(progress.wall_s, 1e-9):,.0f}x",
-            )
+    def show(progress: Progress) -> None:
+        # Only now: what is wrong with the configuration is said first, and alone.
+        bar.start()
+        bar.update(
+            task,
+            total=progress.wanted,
+            completed=progress.steps,
+            simulated=duration(progress.simulated_s),
+            factor=f"{progress.simulated_s / max(progress.wall_s, 1e-9):,.0f}x",
+        )
 
+    try:
         yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def duration(seconds: float) -> str:

@@ -73,7 +73,7 @@ def accepted(path: str, limits: Limits, options: Mapping[str, Any] | None = None
         {"eta": eta, "max_lag": None},
         {"eta": eta, "max_lag": max(lag, 1)},
     ):
-        candidate = replace(limits, **changes)  # type: ignore[arg-type]
+        candidate = replace(limits, **changes)
         try:
             load(path, candidate, options)
         except ConfigError as exc:

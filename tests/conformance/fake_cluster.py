@@ -257,7 +257,7 @@ class FakeCluster:
             rollout_id=rollout.rollout_id,
             weight_version=version,
             generated_tokens=rollout.tokens,
-            finish_reason=("stop", "length")[self._choices.below(2)],  # type: ignore[arg-type]
+            finish_reason=("stop", "length")[self._choices.below(2)],
         )
 
     def _abort(self, item: int) -> Event:

@@ -25,7 +25,7 @@ def digests(**environment: str) -> dict[str, str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return dict(line.split() for line in done.stdout.splitlines())  # type: ignore[misc]
+    return dict(line.split() for line in done.stdout.splitlines())
 
 
 def test_journals_depend_neither_on_the_hash_seed_nor_on_frozen_messages() -> None:

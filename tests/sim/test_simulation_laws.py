@@ -51,13 +51,13 @@ def explore(path: str, examples: int) -> None:
 
 @each_scheduler
 def test_laws_hold_in_any_world(path: str) -> None:
-    explore(path, 50)
+    explore(path, 120)
 
 
 @pytest.mark.slow
 @each_scheduler
 def test_laws_hold_in_many_more_worlds(path: str) -> None:
-    explore(path, 800)
+    explore(path, 1500)
 
 
 @each_scheduler
