@@ -138,10 +138,6 @@ def simulate(
     recorder = RunRecorder(RunFacts.from_header(header))
     if out_dir is not None:
         check_out_dir(out_dir)
-        out_dir.mkdir(parents=True, exist_ok=True)
-        (out_dir / CONFIG).write_text(resolved_toml(config))
-    journal_path = out_dir / JOURNAL if out_dir is not None else Path(os.devnull)
-    journal = JournalWriter(journal_path.open("wb"), header)
 
     def record(now_ns: int, event: Event, commands: tuple[Command, ...], error: str | None) -> None:
         journal.record(now_ns, event, commands, error)
@@ -154,17 +150,23 @@ def simulate(
 
     interrupt = _Interrupt()
     began_s = time.perf_counter()
-    try:
-        simulation = Simulation(
-            setup, scheduler, record=record, measure=measure, on_settled=recorder.settled
-        )
-        with interrupt.watch(), _no_garbage_collection():
+    with interrupt.watch(), _no_garbage_collection():
+        journal_path = Path(os.devnull)
+        if out_dir is not None:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            (out_dir / CONFIG).write_text(resolved_toml(config))
+            journal_path = out_dir / JOURNAL
+        journal = JournalWriter(journal_path.open("wb"), header)
+        try:
+            simulation = Simulation(
+                setup, scheduler, record=record, measure=measure, on_settled=recorder.settled
+            )
             while not simulation.run(_EVENTS_BETWEEN_LOOKS) and not interrupt.asked:
                 if progress is not None:
                     progress(_progress(simulation, began_s))
-        simulation.close()
-    finally:
-        journal.close()
+            simulation.close()
+        finally:
+            journal.close()
     wall_s = time.perf_counter() - began_s
     if progress is not None:
         progress(_progress(simulation, began_s))

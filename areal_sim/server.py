@@ -327,7 +327,7 @@ class Server:
             before = self._counted
             prefill_ns = counted[0] // FS_PER_NS - before[0] // FS_PER_NS
             recompute_ns = counted[1] // FS_PER_NS - before[1] // FS_PER_NS
-            # Each rounded for itself, the two may be a nanosecond longer than a span without decode.
+            # Each rounded for itself, the two may exceed a span without decode by a nanosecond.
             recompute_ns = min(recompute_ns, now_ns - self._since_ns - prefill_ns)
             self._host.measure(
                 ServerSpan(

@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     outcomes = {}
     for name, config in configs.items():
         with progress_bar(f"{name:>12}", quiet=args.quiet) as progress:
-            outcome = simulate(
-                config, name="1.5B math", out_dir=args.out / name, progress=progress
-            )
+            outcome = simulate(config, name="1.5B math", out_dir=args.out / name, progress=progress)
         if outcome.interrupted:
-            print(f"interrupted: {args.out / name} holds the run as far as it came", file=sys.stderr)
+            print(
+                f"interrupted: {args.out / name} holds the run as far as it came", file=sys.stderr
+            )
             return 130
         outcomes[name] = outcome
     picture = args.out / "timeline.png"

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         limits = Limits(**reader.header["limits"])
         options = {**reader.header["options"]}
         scheduler = args.scheduler or reader.header["scheduler"]
-        load(str(scheduler), limits, options)
+        if args.scheduler is None:
+            load(str(scheduler), limits, options)
     except KeyError as exc:
         raise JournalError(f"{path}: the header has no {exc}") from None
     except (TypeError, ValueError) as exc:
