@@ -21,6 +21,16 @@ that generate, a trainer that learns, and the scheduler between them.
 """
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when asked: importing the metadata reader takes 20 ms."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"areal-sim {version('areal-lab')}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -28,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (run, compare, replay, figures, serve, demo):
         module.add(commands)
@@ -41,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 where a replay diverged or a run broke off; 2 for bad input; 130 after Ctrl-C.
     """
     args = parser().parse_args(arguments)
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        # As `python -m` does: a scheduler in the current folder can be named module:Class.
+        sys.path.insert(0, os.getcwd())
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     add_overrides(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON alone")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to leave the run directory")
+    parser.add_argument("--name", help="shown in titles; the configuration's file name otherwise")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
 
@@ -55,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     from areal_sim.rundir import simulate
 
     config = load_config(args.config, overrides_of(args))
-    quiet = args.quiet or args.json
-    with progress_bar(args.config.stem, quiet=quiet) as progress:
-        outcome = simulate(config, name=args.config.stem, out_dir=args.out, progress=progress)
+    name = args.name or args.config.stem
+    with progress_bar(name, quiet=args.quiet or args.json) as progress:
+        outcome = simulate(config, name=name, out_dir=args.out, progress=progress)
     if args.json:
         json.dump(outcome.summary, sys.stdout, indent=2)
         print()
