@@ -307,7 +307,10 @@ def test_damage_to_the_compressed_bytes_is_named_with_the_last_good_line(tmp_pat
         (gzip.compress(b"[1,2]\n", mtime=0), "no header line"),
         (gzip.compress(b"{}\n", mtime=0), "no header line"),
         (gzip.compress(b'{"format":"a diary","version":1}\n', mtime=0), "is 'a diary' version 1"),
-        (gzip.compress(b'{"format":"areal-lab journal","version":2}\n', mtime=0), "version 2; .* reads"),
+        (
+            gzip.compress(b'{"format":"areal-lab journal","version":2}\n', mtime=0),
+            "version 2; .* reads",
+        ),
         (gzip.compress(b"\xff\n", mtime=0), "line 1: .*decode"),
     ],
 )
