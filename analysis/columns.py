@@ -36,6 +36,11 @@ class Columns:
         self._pending: list[Any] = []
         self._rows = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what was appended: a copy in another process can be read, not appended to."""
+        self._flush()
+        return {**self.__dict__, "_getters": {}}
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return self._rows

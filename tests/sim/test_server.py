@@ -68,21 +68,16 @@ class Bench:
     # ---- what tests say ------------------------------------------------------------------------
 
     def at(self, time_ns: int, act: Callable[[], object]) -> None:
-        """Let time pass up to an instant, then do something in it."""
-        self.env.run(until=time_ns)
+        """Let time pass up to an instant, then do something in it, before all else."""
+        if time_ns > self.env.now:
+            self.env.run(until=time_ns)
         act()
         self.end_instant()
 
     def send(self, rollout_id: int, tokens: int, time_ns: int = 0, prompt: int = 1) -> Request:
         request = Request(rollout_id, prompt, tokens)
-        self.at_or_now(time_ns, lambda: self.server.submit(request))
+        self.at(time_ns, lambda: self.server.submit(request))
         return request
-
-    def at_or_now(self, time_ns: int, act: Callable[[], object]) -> None:
-        if time_ns > self.env.now:
-            self.env.run(until=time_ns)
-        act()
-        self.end_instant()
 
     def rest(self) -> None:
         """Until nothing happens any more."""
@@ -248,7 +243,7 @@ def test_a_loss_voids_everything_and_the_return_is_a_new_beginning() -> None:
     assert lost[0].generated_tokens == 2, "the step in progress comes to nothing"
     bench.at(300, lambda: bench.server.rejoin(V2))
     bench.send(2, tokens=2, time_ns=400)
-    bench.rest()
+    bench.at(600, bench.server.close)
     assert bench.said == [], "no word of the update"
     assert bench.ended == [(510, 2, 2)]
     assert bench.activities() == [
@@ -256,8 +251,9 @@ def test_a_loss_voids_everything_and_the_return_is_a_new_beginning() -> None:
         ("down", 170, 300),
         ("idle", 300, 400),
         ("generate", 400, 510),
+        ("idle", 510, 600),
     ]
-    assert [span.generated_tokens for span in bench.spans] == [2, 0, 0, 2]
+    assert [span.generated_tokens for span in bench.spans] == [2, 0, 0, 2, 0]
 
 
 def test_a_loss_while_weights_load_ends_the_loading() -> None:
@@ -281,7 +277,7 @@ def test_parts_of_a_span_never_exceed_it() -> None:
     for time_ns in (0, 100):
         request = Request(time_ns, 42, 1)
         request.seen_tokens = 21
-        bench.at_or_now(time_ns, lambda request=request: bench.server.submit(request))  # type: ignore[misc]
+        bench.at(time_ns, lambda request=request: bench.server.submit(request))  # type: ignore[misc]
     bench.rest()
     parts = [(s.prefill_ns, s.recompute_ns) for s in bench.spans if s.activity == "generate"]
     assert len(parts) == 2
