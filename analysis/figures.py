@@ -201,7 +201,8 @@ def draw_lengths(recorder: RunRecorder, path: Path | str) -> Path:
         axes.set_ylabel("share of trajectories per bin")
         axes.set_ylim(0, None)
         _as_percent(axes)
-        axes.legend(loc="upper right", fontsize=8)
+        if axes.get_legend_handles_labels()[0]:  # nothing, where no rollout was trained
+            axes.legend(loc="upper right", fontsize=8)
         return save(figure, path)
 
 

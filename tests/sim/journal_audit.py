@@ -39,18 +39,22 @@ SETTLED = ("trained", "failed", "dropped")
 
 @dataclass
 class Told:
-    """What the journal tells of one rollout. ``place``: server, held, reward, ready, training,
-    or one of `SETTLED`."""
+    """What the journal tells of one rollout.
+
+    Attributes:
+        place: server, held, reward, ready, training, or one of `SETTLED`.
+        stint_ns, stint_tokens: when it came to its present server, and with how many tokens.
+    """
 
     group_id: int
     sample: int
     server_id: int
     first_version: int
-    start_ns: int
+    stint_ns: int
+    stint_tokens: int = 0
     place: str = "server"
     tokens: int = 0
     aborting: bool = False
-    stints: int = 1
 
 
 @dataclass
@@ -64,14 +68,16 @@ class JournalAudit:
     Attributes:
         rollouts: all that were ever started.
         lags: how often a trajectory of each lag was trained.
-        finished: (rollout, event) of every finished answer, in order.
+        finished: every answer that ended, in order, with what was told of it then.
+        stints: (nanoseconds, tokens made in them) of every stint on a server whose end was told.
     """
 
     limits: Limits
     groups_whole: bool = False
     rollouts: dict[int, Told] = field(default_factory=dict)
     lags: Counter[int] = field(default_factory=Counter)
-    finished: list[tuple[Told, RolloutFinished, int]] = field(default_factory=list)
+    finished: list[tuple[Told, RolloutFinished]] = field(default_factory=list)
+    stints: list[tuple[int, int]] = field(default_factory=list)
     version: int = 0
     _batch: tuple[int, ...] = ()
     _now_ns: int = 0
@@ -130,15 +136,15 @@ class JournalAudit:
                     assert (told.place, told.server_id) == ("server", event.server_id)
                     assert tokens >= told.tokens
                     assert event.weight_version == self._servers[event.server_id][0]
-                    told.tokens = tokens
+                    self._report(told, tokens)
                     self._leave(told)
             case RolloutFinished():
                 told = self.rollouts[event.rollout_id]
                 assert told.place == "server"
                 assert event.weight_version == self._servers[told.server_id][0]
-                told.place, told.tokens = "reward", event.generated_tokens
-                told.aborting = False
-                self.finished.append((told, event, self._now_ns))
+                self._report(told, event.generated_tokens)
+                told.place, told.aborting = "reward", False
+                self.finished.append((told, event))
             case RolloutFailed():
                 told = self.rollouts[event.rollout_id]
                 assert told.aborting, "in simulation nothing fails but what was aborted"
@@ -166,6 +172,11 @@ class JournalAudit:
             case TrainStepFailed():
                 raise AssertionError("no training step fails in simulation")
 
+    def _report(self, told: Told, tokens: int) -> None:
+        """A stint ends, and how far the answer came is told."""
+        self.stints.append((self._now_ns - told.stint_ns, tokens - told.stint_tokens))
+        told.tokens = tokens
+
     def _leave(self, told: Told) -> None:
         """A rollout is on no server any more."""
         if told.aborting:
@@ -184,7 +195,7 @@ class JournalAudit:
                     told = self.rollouts[rollout_id]
                     assert told.place == "held"
                     told.place, told.server_id = "server", command.server_id
-                    told.stints += 1
+                    told.stint_ns, told.stint_tokens = self._now_ns, told.tokens
                     if told.tokens == 0:
                         told.first_version = self._weights_of(command.server_id)
             case InterruptRollouts():
