@@ -70,6 +70,7 @@ def test_the_first_ends_the_run_where_it_stands(
     def stop(progress: Progress) -> None:
         if len(told) == looks:
             signal.raise_signal(signal.SIGINT)
+        assert len(told) < looks + 2, "it goes on and on"
         told.append(progress)
 
     out = tmp_path / "run"

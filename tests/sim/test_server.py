@@ -157,6 +157,18 @@ def test_what_comes_during_an_update_runs_on_the_new_weights() -> None:
     assert bench.ended == [(5 + LOAD_NS + 10 + 100, 0, 1)]
 
 
+def test_what_comes_while_the_step_ends_is_not_interrupted() -> None:
+    """Sent between the command and the end of the step: nothing of it was done, so none is kept."""
+    bench = Bench()
+    bench.send(0, tokens=9)
+    bench.at(150, lambda: bench.server.load(V1, "interrupt"))
+    bench.send(1, tokens=2, time_ns=160)
+    bench.rest()
+    reports = [event for _, event in bench.said if isinstance(event, RolloutsInterrupted)]
+    assert [report.progress for report in reports] == [((0, 3),)]
+    assert bench.ended == [(210 + LOAD_NS + 10 + 100, 1, 1)]
+
+
 def test_an_update_during_another_waits_for_it() -> None:
     bench = Bench()
     bench.at(0, lambda: bench.server.load(V1, "in_place"))

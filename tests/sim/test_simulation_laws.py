@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from areal_sched import Limits, RolloutFinished, ServerId, ServerJoined, ServerLost, built_in
+from areal_sched import (
+    Limits,
+    RolloutFinished,
+    ServerId,
+    ServerJoined,
+    ServerLost,
+    TrainStepFinished,
+    built_in,
+)
 from areal_sim.faults import Faults
 from areal_sim.simulation import Simulation, SimulationError
 from tests.conformance.drive import accepted
@@ -140,6 +148,37 @@ def test_shared_gpus_survive_losses_at_any_moment(path: str, lost: set[int]) -> 
         check(colocated(path, lost, events))
 
 
+def test_a_trainer_does_not_wait_for_servers_that_are_gone() -> None:
+    """Colocated: the step goes on although no server ever comes back, whenever they are lost."""
+    waited = 0
+    for events in range(60):
+        world = colocated("areal", set(), events)
+        run = begin(world.setup(), world.path)
+        simulation, state = run.simulation, run.simulation.state
+        simulation.run(events)
+        if not state.in_step:
+            continue
+        version = state.weight_version
+        waited += bool(simulation.executor._owing)
+        for server_id in (0, 1):
+            simulation.executor.lose_server(ServerId(server_id))
+        while state.weight_version == version:
+            simulation.run(1)  # or SimulationError: a deadlock
+    assert waited > 0, "no loss came while a server still had to end its step"
+
+
+@each_scheduler
+def test_a_server_comes_back_with_the_newest_weights(path: str) -> None:
+    run, _ = check(busy_world(path))
+    version, first = 0, True
+    for entry in run.entries:
+        version += isinstance(entry.event, TrainStepFinished)
+        if isinstance(entry.event, ServerJoined):
+            assert entry.event.weight_version == version
+            first = first and version == 0
+    assert not first, "one came back after a training step"
+
+
 def colocated(path: str, lost: set[int], events: int) -> World:
     return World(
         path=path,
@@ -154,7 +193,7 @@ def colocated(path: str, lost: set[int], events: int) -> World:
         max_running=4,
         rooms=4,
         chunk=16,
-        server_fs=(10**9, 0, 0, 10**9, 0, 0),
+        server_fs=(1_234_567_891, 0, 0, 10**9, 0, 0),
         trainer_s=(10 * US, US, 5 * US, 3 * US, 2 * US),
         reward=(2, US, 0.0),
         faults=Faults(),
