@@ -5,29 +5,38 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n 2
+TRAIN = $(BIN)/areal-real train configs/real/tiny-cpu.toml --out runs/tiny --overwrite
 
-# One stamp file per kind of install: core runs simulations, dev adds the tests and the docs.
+# One stamp file per kind of install: core runs simulations, real adds SGLang and Megatron-Core, dev
+# adds the tests and the docs.
 CORE := $(VENV)/.installed-core
+REAL := $(VENV)/.installed-real
 DEV := $(VENV)/.installed-dev
 
 # Two installs must not change .venv at once, nor one change it under a running command. So when
 # any of the goals needs dev, all of them wait for it, also under make -j.
 DEV_GOALS := check docs format lint test $(DEV)
-NEEDS := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),$(DEV),$(CORE))
+REAL_GOALS := demo train $(REAL)
+WANTED := $(if $(filter $(REAL_GOALS),$(MAKECMDGOALS)),$(REAL),$(CORE))
+NEEDS := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),$(DEV),$(WANTED))
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo sim test check lint bench docs format clean
+.PHONY: help demo sim train test check lint bench docs format clean
 
 help: ## list what make can do
 	@echo "areal-lab: make TARGET, where TARGET is one of"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(NEEDS) ## the paper's 1.5B run, synchronous and AReaL, beside the published hours
+demo: sim ## both of the next two: the paper's run simulated, then a tiny model really trained
+	@$(TRAIN)
+
+sim: $(NEEDS) ## the paper's 1.5B run, synchronous and AReaL, beside the published hours
 	@$(BIN)/areal-sim demo --out runs/demo
 
-sim: demo ## the same as demo
+train: $(NEEDS) ## train a tiny model with SGLang and Megatron-Core on this machine's CPU
+	@$(TRAIN)
 
 test: $(DEV) ## run every test (PYTEST_ARGS="-x -k staleness" passes other options)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -76,10 +85,28 @@ define install
 @$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e "$(2)"
 endef
 
+# torch by itself, so that pip takes the build it is set up for (CPU or CUDA).
+define install-torch
+@echo "Installing torch, the largest part of the real back ends."
+@$(BIN)/python -m pip install -qq --disable-pip-version-check torch==2.13.0
+endef
+
+define install-sglang
+@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-sglang.txt
+endef
+
 $(CORE): pyproject.toml constraints.txt | $(VENV)/.made
 	$(call install,areal-lab and the libraries it runs with,.)
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(VENV)/.made
-	$(call install,areal-lab and the tools for its tests and docs,.[dev])
+$(REAL): pyproject.toml constraints.txt requirements-sglang.txt | $(VENV)/.made
+	$(call install-torch)
+	$(call install,areal-lab with SGLang and Megatron-Core,.[real])
+	$(call install-sglang)
 	@touch $(CORE) $@
+
+$(DEV): pyproject.toml constraints.txt requirements-sglang.txt | $(VENV)/.made
+	$(call install-torch)
+	$(call install,areal-lab and the tools for its tests and docs,.[dev])
+	$(call install-sglang)
+	@touch $(CORE) $(REAL) $@

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
 def _load(
     path: Path, overrides: list[str], args: argparse.Namespace
 ) -> tuple[dict[str, Any], RunRecorder | None]:
-    from areal_sim.rundir import JOURNAL, read_summary, simulate
+    from analysis.rundir import JOURNAL, read_summary
+    from areal_sim.rundir import simulate
 
     if path.is_dir():
         from analysis.recorder import read_run

@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from analysis.rundir import check_out_dir
     from analysis.timeline import compare_timelines
     from areal_sim.config import load_config
-    from areal_sim.rundir import check_out_dir
 
     folder = Path(__file__).resolve().parents[2] / "configs" / "paper"
     overrides = [] if args.steps is None else [f"workload.steps={args.steps}"]

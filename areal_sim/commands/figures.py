@@ -22,8 +22,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry it out."""
     from analysis.recorder import journal_sha256, read_run
+    from analysis.rundir import INTERRUPTED, JOURNAL, SUMMARY, read_summary, write_results
     from analysis.summary import summarise
-    from areal_sim.rundir import INTERRUPTED, JOURNAL, SUMMARY, read_summary, write_results
 
     path = args.run_dir / JOURNAL
     recorder = read_run(path)

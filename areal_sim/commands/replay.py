@@ -35,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     """Carry it out."""
     import tomllib
 
+    from analysis.rundir import JOURNAL
     from areal_sched.errors import ConfigError, JournalError, ReplayDiverged
     from areal_sched.journal import JournalReader
     from areal_sched.limits import Limits
     from areal_sched.load import load
     from areal_sched.replay import replay
-    from areal_sim.rundir import JOURNAL
 
     path = args.journal / JOURNAL if args.journal.is_dir() else args.journal
     reader = JournalReader(path)

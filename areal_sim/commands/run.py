@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from areal_sched.config.overrides import add_overrides as declare_set
 from areal_sim.commands.show import print_summary, progress_bar
 
 
@@ -31,14 +32,7 @@ def add(commands: Any) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Declare ``--set`` and ``--seed``."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="override a key, as limits.eta=inf or cluster.nodes=1; may be repeated",
-    )
+    declare_set(parser, example="limits.eta=inf or cluster.nodes=1")
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set sim.seed=N")
 
 

@@ -5,16 +5,13 @@ with every default, `config_sha256` is its identity. What each key means is on t
 ``docs/reference/configuration.md``, which is made from the same descriptions that check the values.
 """
 
+from areal_sched.config.sections import LimitsConfig, SchedulerConfig
+from areal_sched.config.write import config_sha256, resolved_toml
 from areal_sim.config.placement import Placement
 from areal_sim.config.read import load_config, parse_config
 from areal_sim.config.reference import reference_page
 from areal_sim.config.run import RunConfig
-from areal_sim.config.shared import (
-    ClusterConfig,
-    LimitsConfig,
-    ModelConfig,
-    SchedulerConfig,
-)
+from areal_sim.config.shared import ClusterConfig, ModelConfig
 from areal_sim.config.simulation import (
     CostConfig,
     EvaluationConfig,
@@ -27,7 +24,6 @@ from areal_sim.config.simulation import (
     WeightsConfig,
 )
 from areal_sim.config.workload import LengthConfig, PromptLengthConfig, WorkloadConfig
-from areal_sim.config.write import config_sha256, resolved_toml
 
 __all__ = [
     "ClusterConfig",

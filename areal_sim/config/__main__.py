@@ -1,4 +1,4 @@
-"""Print the reference page: ``python -m areal_sim.config > docs/reference/configuration.md``."""
+"""Print the first part of the reference page, which says how the whole is made."""
 
 from areal_sim.config.reference import reference_page
 

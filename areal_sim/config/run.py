@@ -5,18 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
+from areal_sched.config.options import Section, table
+from areal_sched.config.sections import LimitsConfig, SchedulerConfig
 from areal_sched.controller import Scheduler
 from areal_sched.errors import ConfigError
 from areal_sched.limits import Limits
-from areal_sim.config.options import Section, table
 from areal_sim.config.placement import Placement, place
-from areal_sim.config.shared import (
-    ClusterConfig,
-    LimitsConfig,
-    ModelConfig,
-    SchedulerConfig,
-)
+from areal_sim.config.shared import ClusterConfig, ModelConfig
 from areal_sim.config.simulation import PublishedConfig, SimConfig
 from areal_sim.config.workload import WorkloadConfig
 from areal_sim.hardware import Cluster, ServerLayout, TrainerLayout
@@ -31,6 +28,8 @@ class RunConfig(Section):
         ConfigError: two sections contradict each other; the message begins with the key and says
             what would work.
     """
+
+    ELSEWHERE: ClassVar[frozenset[str]] = frozenset({"real"})
 
     cluster: ClusterConfig = table(ClusterConfig)
     model: ModelConfig = table(ModelConfig)
@@ -57,13 +56,7 @@ class RunConfig(Section):
 
     def _check_model(self) -> None:
         model = self.model_shape()
-        context, most = self.workload.max_context_tokens, model.max_position_embeddings
-        if context > most:
-            raise ConfigError(
-                f"workload.max_response_tokens = {self.workload.max_response_tokens}: makes a"
-                f" context of {context} tokens, {model.name} has {most}; at most"
-                f" {most - self.workload.max_prompt_tokens} would do"
-            )
+        self.workload.check_context(model)
         stages = self.sim.trainer.pipeline_parallel
         if stages > model.num_layers:
             raise ConfigError(
@@ -87,14 +80,7 @@ class RunConfig(Section):
 
     def limits(self) -> Limits:
         """The bounds with the batch, B = prompts_per_step * group_size, as schedulers take them."""
-        return Limits(
-            train_batch_rollouts=self.train_batch_rollouts,
-            group_size=self.workload.group_size,
-            eta=self.bounds.eta,
-            max_lag=self.bounds.max_lag,
-            max_rollouts_in_flight=self.bounds.max_rollouts_in_flight,
-            max_failures_per_group=self.bounds.max_failures_per_group,
-        )
+        return self.bounds.limits(self.workload)
 
     def new_scheduler(self) -> Scheduler:
         """A fresh scheduler."""
@@ -172,7 +158,7 @@ class RunConfig(Section):
     @property
     def train_batch_rollouts(self) -> int:
         """Trajectories of one training step, B in the paper."""
-        return self.workload.prompts_per_step * self.workload.group_size
+        return self.workload.train_batch_rollouts
 
     @property
     def published_hours(self) -> float | None:

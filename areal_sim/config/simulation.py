@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from areal_sched.config.options import Section, choice, flag, number, path, string, table, whole
 from areal_sched.errors import ConfigError
-from areal_sim.config.options import Section, choice, flag, number, path, string, table, whole
 from areal_sim.costs.constants import Factors
 
 
@@ -139,6 +139,20 @@ class CostConfig(Section):
         if self.provider != "fitted":
             for name in self.further_keys():
                 yield name, getattr(self.factors, name)
+
+    @classmethod
+    def further_rows(cls) -> Iterator[tuple[str, str, str, str, str]]:
+        """The factors, as the reference page lists them."""
+        for field in dataclasses.fields(Factors):
+            limits = [
+                f"{sign} {field.metadata[name]:g}"
+                for name, sign in (("above", ">"), ("highest", "<="))
+                if name in field.metadata
+            ]
+            unit = "" if field.metadata["unit"] == "1" else field.metadata["unit"]
+            meaning = f"{field.metadata['basis']}: {field.metadata['source']}"
+            expected = f"a number {' and '.join(limits) or '>= 0'}"
+            yield field.name, expected, unit, f"`{field.default!r}`", meaning
 
     def _check(self) -> None:
         if self.provider == "roofline" and self.file is not None:

@@ -8,8 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from areal_sched.errors import ConfigError, nearest
-from areal_sim.config.options import (
+from areal_sched.config.options import (
     Section,
     choice,
     number,
@@ -19,7 +18,8 @@ from areal_sim.config.options import (
     toml_value,
     whole,
 )
-from areal_sim.config.shared import one_of
+from areal_sched.config.sections import BatchKeys, one_of
+from areal_sched.errors import ConfigError, nearest
 
 DEGREES_OF_FREEDOM = 8.0
 """Student-t within a prompt, the default of `traces.lengths.LogNormalGroups`."""
@@ -84,10 +84,11 @@ class PromptLengthConfig(Section):
         _constant_or(self, ("mu", "sigma"))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadConfig(Section):
-    """What is generated and trained on: one of `preset`, `trace` and `[workload.length]`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _SourceKeys(Section):
+    """Where lengths come from: the first keys of ``[workload]``."""
 
+    __slots__ = ()
     TABLE: ClassVar[str] = "workload"
 
     preset: str | None = string("a named workload of `traces.presets`", None, optional=True)
@@ -107,11 +108,14 @@ class WorkloadConfig(Section):
         otherwise="`by_prompt`, with `trace`",
     )
     length_scale: float = number("responses are made this many times as long", 1.0, above=0)
-    prompts_per_step: int = whole("prompts of one training step", 512)
-    group_size: int = whole("responses to each prompt", 16)
-    max_prompt_tokens: int = whole("prompts are cut here", 1024, unit="tokens")
-    max_response_tokens: int = whole("responses are cut here", 27_648, unit="tokens")
-    steps: int = whole("training steps of the run", 250)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadConfig(BatchKeys, _SourceKeys):
+    """What is generated and trained on: one of `preset`, `trace` and `[workload.length]`."""
+
+    # Fields come in the order _SourceKeys, BatchKeys, own ones; the hash of a run goes by it.
+
     length: LengthConfig | None = table(LengthConfig, optional=True)
     prompt_length: PromptLengthConfig | None = table(PromptLengthConfig, optional=True)
 
@@ -154,11 +158,6 @@ class WorkloadConfig(Section):
                 f"workload.trace_format = {toml_value(self.trace_format)}: no such format"
                 f"{nearest(self.trace_format, names)}"
             )
-
-    @property
-    def max_context_tokens(self) -> int:
-        """The longest rollout, prompt included."""
-        return self.max_prompt_tokens + self.max_response_tokens
 
 
 def _constant_or(

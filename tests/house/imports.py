@@ -24,6 +24,8 @@ MAY_ALSO_IMPORT: dict[str, set[str]] = {
     "areal_sim.cli": {"analysis"},
     "areal_sim.commands": {"analysis"},
     "areal_sim.rundir": {"analysis"},
+    "areal_real.commands": {"analysis"},
+    "areal_real.session": {"analysis"},
 }
 """Modules, with all below them, that may import more than the rest of their package."""
 

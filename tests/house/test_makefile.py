@@ -13,7 +13,19 @@ from tests.house.repo import ROOT, clean_environment
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="GNU make is not installed")
 
-TARGETS = ["help", "demo", "sim", "test", "check", "lint", "bench", "docs", "format", "clean"]
+TARGETS = [
+    "help",
+    "demo",
+    "sim",
+    "train",
+    "test",
+    "check",
+    "lint",
+    "bench",
+    "docs",
+    "format",
+    "clean",
+]
 
 
 def make(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -58,8 +70,17 @@ def test_each_target_can_be_made(target: str) -> None:
     assert commands_of(target)
 
 
-def test_the_demo_needs_only_the_core_install() -> None:
+def test_the_demo_simulates_and_then_trains() -> None:
     commands = commands_of("demo")
+    simulated, trained = commands[-2:]
+    assert simulated == ".venv/bin/areal-sim demo --out runs/demo"
+    assert trained.startswith(".venv/bin/areal-real train configs/real/tiny-cpu.toml")
+    assert [line for line in commands if "-m pip install" in line and '-e ".[real]"' in line]
+    assert not [line for line in commands if "[dev]" in line]
+
+
+def test_simulating_needs_only_the_core_install() -> None:
+    commands = commands_of("sim")
     assert commands[-1] == ".venv/bin/areal-sim demo --out runs/demo"
     assert [line for line in commands if "-m pip install" in line and '-e "."' in line]
     assert not [line for line in commands if "[dev]" in line]
@@ -67,7 +88,8 @@ def test_the_demo_needs_only_the_core_install() -> None:
 
 def test_all_goals_wait_for_the_one_install_when_one_needs_dev() -> None:
     commands = commands_of("-j4", "demo", "sim", "test", "check", "docs", "bench")
-    assert len([line for line in commands if "-m pip install" in line]) == 1
+    installs = [line for line in commands if "-m pip install" in line]
+    assert len([line for line in installs if " -e " in line]) == 1
     assert len([line for line in commands if "areal-sim demo" in line]) == 1
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from areal_sched.config.options import Option, Section, options_of, tables_of
 from areal_sched.errors import ConfigError
 from areal_sim.config import RunConfig, parse_config
-from areal_sim.config.options import Section, options_of, tables_of
 from traces.data import sample_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,25 @@ ALL_OPTIONS = [
     for cls in all_tables()
     for key, _, option in options_of(cls)
 ]
+
+
+def bad_values(option: Option) -> Iterator[object]:
+    if option.kind in ("whole", "number"):
+        yield from ("three", True, [1], float("nan"))
+        if option.kind == "whole":
+            yield 1.5
+        yield from (x - 1 for x in (option.least,) if x is not None)
+        yield from (x for x in (option.above, option.below) if x is not None)
+        yield from (x + 1 for x in (option.most,) if x is not None)
+        if not (option.infinite or option.unbounded):
+            yield float("inf")
+        yield float("-inf")
+    elif option.kind == "flag":
+        yield from ("False", 1, 0)
+    elif option.kind == "choice":
+        yield from ("", option.choices[0].upper(), 1)
+    else:
+        yield from (1, True, 0.5, ["a"])
 
 
 TRACE = f"workload.trace={sample_path('openrs.csv')}"

@@ -14,10 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.rundir import read_summary
 from areal_sched import JournalReader
 from areal_sim import rundir
 from areal_sim.config import load_config
-from areal_sim.rundir import Progress, read_summary, simulate
+from areal_sim.rundir import Progress, simulate
 from areal_sim.simulation import Simulation
 from tests.sim.cli_cases import ROOT, SMALL, command, config, say
 

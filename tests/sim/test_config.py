@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from areal_sched import Limits
+from areal_sched.config.options import Option, Section, options_of, toml_value
 from areal_sched.errors import ConfigError
 from areal_sched.schedulers.areal import Areal
 from areal_sim.config import (
@@ -19,13 +19,13 @@ from areal_sim.config import (
     parse_config,
     resolved_toml,
 )
-from areal_sim.config.options import Option, Section, options_of, toml_value
 from areal_sim.costs import Roofline
 from tests.sim.config_cases import (
     ALL_OPTIONS,
     ROOT,
     SMALL,
     all_tables,
+    bad_values,
     refused,
     small,
 )
@@ -98,25 +98,6 @@ def test_a_run_can_be_made_and_changed_without_a_file() -> None:
 
 
 # ---- every key is checked -----------------------------------------------------------------------
-
-
-def bad_values(option: Option) -> Iterator[object]:
-    if option.kind in ("whole", "number"):
-        yield from ("three", True, [1], float("nan"))
-        if option.kind == "whole":
-            yield 1.5
-        yield from (x - 1 for x in (option.least,) if x is not None)
-        yield from (x for x in (option.above, option.below) if x is not None)
-        yield from (x + 1 for x in (option.most,) if x is not None)
-        if not (option.infinite or option.unbounded):
-            yield float("inf")
-        yield float("-inf")
-    elif option.kind == "flag":
-        yield from ("False", 1, 0)
-    elif option.kind == "choice":
-        yield from ("", option.choices[0].upper(), 1)
-    else:
-        yield from (1, True, 0.5, ["a"])
 
 
 def minimal(cls: type[Section]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from areal_sim.config.options import dotted, toml_value
-from areal_sim.config.positions import key_positions
+from areal_sched.config.options import dotted, toml_value
+from areal_sched.config.positions import key_positions
 
 KEYS = st.one_of(
     st.text("ab-_1", min_size=1, max_size=4),

@@ -13,15 +13,16 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
+import analysis.rundir
 from analysis.recorder import journal_sha256, read_run
+from analysis.rundir import check_out_dir, read_summary
 from areal_sched import JournalReader, Limits, load, replay
 from areal_sched.errors import ConfigError, InvalidCommand
-from areal_sim import rundir
 from areal_sim.config import config_sha256, load_config, resolved_toml
-from areal_sim.rundir import Progress, check_out_dir, read_summary, simulate
+from areal_sim.rundir import Progress, simulate
 from tests.sim.cli_cases import config, say, tree
 
-FILES = re.findall(r"``([\w.]+/?)``", rundir.__doc__ or "")
+FILES = re.findall(r"``([\w.]+/?)``", analysis.rundir.__doc__ or "")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from areal_sched.errors import ConfigError
 
-Kind = Literal["whole", "number", "flag", "text", "choice", "path"]
+Kind = Literal["whole", "number", "flag", "text", "texts", "choice", "path"]
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -29,7 +29,7 @@ class Option:
 
     Attributes:
         kind: ``whole``: int; ``number``: float; ``flag``: bool; ``text`` and ``choice``: str;
-            ``path``: Path.
+            ``texts``: tuple of str, a list in the file; ``path``: Path.
         text: what it means.
         unit: empty for counts and names.
         least: smallest value.
@@ -41,6 +41,7 @@ class Option:
         choices: all values of a choice.
         optional: None means "not set".
         otherwise: in words, what holds where it is not set.
+        must_exist: a path has to be there when the configuration is read.
     """
 
     kind: Kind
@@ -55,13 +56,19 @@ class Option:
     choices: tuple[str, ...] = ()
     optional: bool = False
     otherwise: str = ""
+    must_exist: bool = True
 
     @property
     def expected(self) -> str:
         """The values it takes, in words."""
         if self.kind == "choice":
             return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
-        names = {"flag": "true or false", "text": "a string", "path": "a path in quotes"}
+        names = {
+            "flag": "true or false",
+            "text": "a string",
+            "texts": "a list of strings",
+            "path": "a path in quotes",
+        }
         if self.kind in names:
             return names[self.kind]
         limits = [
@@ -93,6 +100,9 @@ class Option:
         elif self.kind == "text":
             if isinstance(value, str):
                 return value
+        elif self.kind == "texts":
+            if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+                return tuple(value)
         elif self.kind == "choice":
             if isinstance(value, str) and value in self.choices:
                 return value
@@ -139,13 +149,18 @@ def string(text: str, default: Any = MISSING, *, key: str | None = None, **more:
     return _field(default, Option(kind="text", text=text, **more), key)
 
 
+def strings(text: str, default: Any = (), **more: Any) -> Any:
+    """A field for a list of texts, empty by default."""
+    return _field(default, Option(kind="texts", text=text, **more))
+
+
 def choice(text: str, choices: Sequence[str], default: Any = MISSING, **more: Any) -> Any:
     """A field for one of several words."""
     return _field(default, Option(kind="choice", text=text, choices=tuple(choices), **more))
 
 
 def path(text: str, **more: Any) -> Any:
-    """A field for the path of a file, not set by default."""
+    """A field for the path of a file or folder, not set by default."""
     return _field(None, Option(kind="path", text=text, optional=True, **more))
 
 
@@ -182,6 +197,8 @@ class Section:
 
     Attributes:
         TABLE: where it stands in the file, as ``sim.server``; empty for the whole file.
+        ELSEWHERE: keys of this table that only the other world reads; they are passed over.
+        NOTE: what the reference page says below the keys, whole lines.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range, or two do not go together. The
@@ -190,6 +207,8 @@ class Section:
 
     __slots__ = ()
     TABLE: ClassVar[str] = ""
+    ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
+    NOTE: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Convert and check each value, then how they go together."""
@@ -213,6 +232,11 @@ class Section:
 
     def further(self) -> Iterable[tuple[str, Any]]:
         """The further keys and their values, in a fixed order."""
+        return ()
+
+    @classmethod
+    def further_rows(cls) -> Iterable[tuple[str, str, str, str, str]]:
+        """Of further keys, for the reference page: key, type, unit, default, meaning."""
         return ()
 
     def _check(self) -> None:

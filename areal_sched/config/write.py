@@ -6,23 +6,26 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from areal_sim.config.options import Section, dotted, options_of, tables_of, toml_value
-from areal_sim.config.run import RunConfig
+from areal_sched.config.options import Section, dotted, options_of, tables_of, toml_value
+
+_LARGE_FILE_BYTES = 16 * 2**20
+"""A larger file inside a folder counts by its name and size: reading weights takes minutes."""
 
 
-def resolved_toml(config: RunConfig) -> str:
+def resolved_toml(config: Section) -> str:
     """The whole configuration as TOML.
 
     Defaults are written out, so it says the same after defaults have changed; a key that is not
-    set is a comment. `load_config` of it gives the same `RunConfig`. Paths are absolute.
+    set is a comment. Reading it gives the same configuration. Paths are absolute.
     """
     return "\n".join(_section(config, toml_value))
 
 
-def config_sha256(config: RunConfig) -> str:
+def config_sha256(config: Section) -> str:
     """SHA-256 of `resolved_toml`, where a file counts by its name and content, not by its folder.
 
-    So the same configuration has the same hash on every machine.
+    So the same configuration has the same hash on every machine. A folder counts by the files
+    directly in it.
 
     Raises:
         OSError: a file that the configuration names cannot be read.
@@ -31,9 +34,19 @@ def config_sha256(config: RunConfig) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _content(file: Path) -> str:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return toml_value(f"{file.name} sha256:{digest}")
+def _content(path: Path) -> str:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        listing = "\n".join(_digest(file, large=_LARGE_FILE_BYTES) for file in files)
+        return toml_value(f"{path.name} sha256:{hashlib.sha256(listing.encode()).hexdigest()}")
+    return toml_value(_digest(path))
+
+
+def _digest(file: Path, *, large: int | None = None) -> str:
+    size = file.stat().st_size
+    if large is not None and size > large:
+        return f"{file.name} bytes:{size}"
+    return f"{file.name} sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def _section(section: Section, file_value: Callable[[Path], str]) -> Iterator[str]:

@@ -1,0 +1,357 @@
+"""Makes the parts of a real run: SGLang servers, a Megatron-Core world, reward workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from areal_real.config import RealConfig
+from areal_real.errors import BackendError
+from areal_real.executor import RealExecutor
+from areal_real.folder import RunFolder
+from areal_real.learner import SpanTiler
+from areal_real.rewards.pool import RewardPool
+from areal_real.serving.collective import WeightSender
+from areal_real.serving.options import Sampling, ServerOptions
+from areal_real.serving.segment import Segment
+from areal_real.serving.server import ManagedServer, WeightSupply
+from areal_real.training.settings import TrainerSettings
+from areal_real.training.world import TrainerWorld
+from areal_sched.commands import UpdateMode
+from areal_sched.errors import ConfigError
+from areal_sched.measurements import ServerSpan
+
+_LOOK_S = 0.02
+
+
+class HostedServer:
+    """An SGLang server as a run sees it: tells the executor, once there is one, what it reports.
+
+    Args:
+        server_id: its id.
+        options: how it is run.
+        sampling: of rollouts.
+        weights: where published weights are.
+        logs: folder for its output.
+        gpus: of this machine, which it may use.
+    """
+
+    def __init__(
+        self,
+        server_id: int,
+        options: ServerOptions,
+        sampling: Sampling,
+        weights: WeightSupply,
+        *,
+        logs: Path,
+        gpus: Sequence[int] | None,
+    ) -> None:
+        self._executor: RealExecutor | None = None
+        self._begun = False
+        self._loading = False
+        self._used: asyncio.Future[None] | None = None
+        self.server = ManagedServer(
+            server_id, self, options, sampling, weights, log_folder=logs, gpus=gpus
+        )
+
+    @property
+    def max_running_rollouts(self) -> int:
+        """Rollouts it runs at once."""
+        return self.server.max_running_rollouts
+
+    @property
+    def kv_cache_tokens(self) -> int:
+        """Room of its KV cache."""
+        return self.server.kv_cache_tokens
+
+    # ---- what a run asks -----------------------------------------------------------------------
+
+    def begin(self, executor: RealExecutor, origin_ns: int, since_ns: int, version: int) -> None:
+        """The run begins; see `areal_real.roles.RunningServer.begin`."""
+        self._executor = executor
+        self._begun = True
+        self.server.begin(origin_ns, since_ns, version)
+
+    def end(self, end_ns: int) -> None:
+        """The run ends: tell the span in progress, and then nothing more."""
+        self.server.close_spans(end_ns)
+        self._executor = None
+
+    async def use(self, version: int) -> None:
+        """Before the run begins, or after its end: load these published weights.
+
+        Raises:
+            BackendError: it cannot.
+        """
+        if not self._begun:
+            await self.server.use(version)
+            return
+        while self._loading:  # what the run had begun
+            await asyncio.sleep(_LOOK_S)
+        self._used = asyncio.get_running_loop().create_future()
+        self.server.load(version, "interrupt")
+        await self._used
+
+    async def answer(self, input_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """Outside of any schedule: the likeliest answer.
+
+        Raises:
+            BackendError: the server will not, or is lost.
+        """
+        greedy = Sampling(temperature=0)
+        return list((await self.server.ask(input_ids, max_new_tokens, greedy)).ids)
+
+    async def restart(self, version: int) -> None:
+        """Start again after a loss, with these weights.
+
+        Raises:
+            BackendError: it does not come up.
+        """
+        await self.server.restart(version)
+
+    async def stop(self) -> None:
+        """End its processes."""
+        await self.server.stop()
+
+    def submit(
+        self,
+        rollout_id: int,
+        input_ids: Sequence[int],
+        max_new_tokens: int,
+        *,
+        resumed: bool = False,
+    ) -> None:
+        """Generate."""
+        if self._executor is not None:
+            self.server.submit(rollout_id, input_ids, max_new_tokens, resumed=resumed)
+
+    def interrupt(self, rollout_ids: Sequence[int]) -> None:
+        """Stop rollouts and report what they have."""
+        if self._executor is not None:
+            self.server.interrupt(rollout_ids)
+
+    def abort(self, rollout_ids: Sequence[int]) -> None:
+        """Stop rollouts for good."""
+        if self._executor is not None:
+            self.server.abort(rollout_ids)
+
+    def load(self, version: int, mode: UpdateMode) -> None:
+        """Load published weights."""
+        if self._executor is not None and self.server.alive:
+            self._loading = True
+            self.server.load(version, mode)
+
+    # ---- what the server reports ---------------------------------------------------------------
+
+    def finished(self, server_id: int, rollout_id: int, segment: Segment) -> None:
+        """A rollout has its last token."""
+        if self._executor is not None:
+            self._executor.finished(server_id, rollout_id, segment)
+
+    def interrupted(
+        self, server_id: int, weight_version: int, stopped: Sequence[tuple[int, Segment]]
+    ) -> None:
+        """Rollouts were stopped."""
+        if self._executor is not None:
+            self._executor.interrupted(server_id, weight_version, stopped)
+
+    def rollout_failed(self, server_id: int, rollout_id: int, reason: str) -> None:
+        """A rollout cannot go on."""
+        if self._executor is not None:
+            self._executor.rollout_failed(server_id, rollout_id, reason)
+
+    def loaded(self, server_id: int, weight_version: int) -> None:
+        """The server generates with these weights now."""
+        self._loading = False
+        if self._used is not None and not self._used.done():
+            self._used.set_result(None)
+        if self._executor is not None:
+            self._executor.loaded(server_id, weight_version)
+
+    def lost(self, server_id: int, reason: str) -> None:
+        """The server is gone."""
+        self._loading = False
+        if self._used is not None and not self._used.done():
+            self._used.set_exception(BackendError(f"server {server_id}: {reason}"))
+        if self._executor is not None:
+            self._executor.lost(server_id, reason)
+
+    def measure(self, span: ServerSpan) -> None:
+        """What the server did."""
+        if self._executor is not None:
+            self._executor.measure(span)
+
+
+class Published:
+    """Where a run's published weights are: on disk.
+
+    Args:
+        run: the run's directory.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+
+    def folder(self, version: int) -> Path:
+        """A Hugging Face folder."""
+        return self._run.weights(version)
+
+    @property
+    def sender(self) -> WeightSender | None:
+        """Nobody sends them."""
+        return None
+
+
+class RealBackend:
+    """The parts, as the configuration wants them.
+
+    Args:
+        config: the run's.
+        folder: its directory; ``model/`` is there.
+        warm_start: trains a fresh world before the run begins.
+    """
+
+    def __init__(
+        self,
+        config: RealConfig,
+        folder: RunFolder,
+        warm_start: Callable[[TrainerWorld], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._warm_start = warm_start
+        self._tiler: SpanTiler | None = None
+
+    async def start_world(self, checkpoint: Path | None) -> TrainerWorld:
+        """A trainer: from a checkpoint, or fresh and after its warm start.
+
+        Raises:
+            BackendError: it does not come up.
+        """
+        world = TrainerWorld(
+            trainer_settings(self._config),
+            log=self._folder.logs / "trainer.log",
+            on_span=self._span,
+            gpus=self._gpus(self._config.real.server.gpus, self._config.real.trainer.world_size),
+        )
+        await world.start(checkpoint or self._folder.model)
+        if checkpoint is None:
+            try:
+                await self._warm_start(world)
+            except BaseException:
+                await world.stop()
+                raise
+        return world
+
+    async def start_server(self, server_id: int) -> HostedServer:
+        """An inference server, with the model as it was before all training.
+
+        Raises:
+            BackendError: it does not come up.
+        """
+        size = self._config.real.server.tensor_parallel
+        server = HostedServer(
+            server_id,
+            server_options(self._config, server_id),
+            Sampling(temperature=self._config.real.server.temperature),
+            Published(self._folder),
+            logs=self._folder.logs,
+            gpus=self._gpus(server_id * size, size),
+        )
+        await server.server.start(self._folder.model, 0)
+        return server
+
+    def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
+        """Where the trainer's spans go from now on."""
+        self._tiler = tiler
+
+    def start_rewards(self) -> RewardPool:
+        """The reward workers."""
+        rewards = self._config.real.rewards
+        return RewardPool(rewards.workers, rewards.timeout_s)
+
+    def _span(
+        self,
+        activity: str,
+        version: int,
+        start_ns: int,
+        end_ns: int,
+        waiting_ns: int,
+        micro_batches: int,
+    ) -> None:
+        if self._tiler is not None:
+            self._tiler.span(activity, version, start_ns, end_ns, waiting_ns, micro_batches)
+
+    def _gpus(self, first: int, count: int) -> range | None:
+        """GPUs of this machine: servers have the first ones, the trainer those after them."""
+        return range(first, first + count) if self._config.real.device == "cuda" else None
+
+
+def server_options(config: RealConfig, server_id: int) -> ServerOptions:
+    """How a server is run.
+
+    Raises:
+        ConfigError: the token that other machines would have to show is not in the environment.
+    """
+    server = config.real.server
+    token = None
+    if server.token_variable is not None:
+        token = os.environ.get(server.token_variable)
+        if not token:
+            raise ConfigError(
+                f"real.server.token_variable: the environment has no {server.token_variable}"
+            )
+    extra = list(server.extra_args)
+    if config.real.device == "cuda":
+        extra += ["--mem-fraction-static", str(server.static_memory_fraction)]
+    return ServerOptions(
+        device=config.real.device,
+        tensor_parallel=server.tensor_parallel,
+        dtype=config.real.model.dtype,
+        max_running_rollouts=server.max_running_rollouts,
+        kv_cache_tokens=server.kv_cache_tokens,
+        threads=server.threads,
+        host=server.host,
+        api_token=token,
+        seed=config.real.seed + server_id,
+        stream_interval_tokens=server.stream_interval_tokens,
+        start_timeout_s=server.start_timeout_s,
+        request_timeout_s=server.request_timeout_s,
+        extra_args=tuple(extra),
+    )
+
+
+def trainer_settings(config: RealConfig) -> TrainerSettings:
+    """What the trainer is told once."""
+    trainer, ppo = config.real.trainer, config.real.ppo
+    return TrainerSettings(
+        device=config.real.device,
+        dtype=config.real.model.dtype,
+        seed=config.real.seed,
+        temperature=config.real.server.temperature,
+        tensor_parallel=trainer.tensor_parallel,
+        pipeline_parallel=trainer.pipeline_parallel,
+        data_parallel=trainer.data_parallel,
+        distributed_optimizer=trainer.distributed_optimizer,
+        recompute_activations=trainer.recompute_activations,
+        micro_batch_tokens=trainer.micro_batch_tokens,
+        minibatches=trainer.minibatches,
+        learning_rate=trainer.learning_rate,
+        warmup_steps=trainer.warmup_steps,
+        adam_beta1=trainer.adam_beta1,
+        adam_beta2=trainer.adam_beta2,
+        adam_eps=trainer.adam_eps,
+        weight_decay=trainer.weight_decay,
+        grad_clip=trainer.grad_clip or 0.0,
+        threads=trainer.threads,
+        objective=ppo.objective,
+        clip=ppo.clip,
+        behaviour_weight_cap=ppo.behaviour_weight_cap,
+        entropy_coefficient=ppo.entropy_coefficient,
+        baseline=ppo.baseline,
+        divide_by_std=ppo.divide_by_std,
+        normalise_advantages=ppo.normalise_advantages,
+        start_timeout_s=trainer.start_timeout_s,
+    )

@@ -1,0 +1,75 @@
+"""What a run needs of its parts, so that each can be tested beside others that misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from areal_real.executor import InferenceServer, RealExecutor, Scorer
+from areal_real.learner import SpanTiler, World
+
+
+class RunningServer(InferenceServer, Protocol):
+    """An inference server as a run starts and stops it."""
+
+    @property
+    def max_running_rollouts(self) -> int:
+        """Rollouts it runs at once."""
+
+    @property
+    def kv_cache_tokens(self) -> int:
+        """Room of its KV cache."""
+
+    def begin(self, executor: RealExecutor, origin_ns: int, since_ns: int, version: int) -> None:
+        """The run begins: hear commands, and tell the executor events and spans from here on.
+
+        Before this, and while it is down, a server takes no notice of commands. `origin_ns` is
+        the monotonic clock at the run's time 0, `since_ns` the run time from which spans are
+        wanted, `version` what the run takes it to hold.
+        """
+
+    async def use(self, version: int) -> None:
+        """Before the run begins, or after its end: load these published weights."""
+
+    async def restart(self, version: int) -> None:
+        """Start again after a loss, with these weights."""
+
+    def end(self, end_ns: int) -> None:
+        """The run ends at this time on its clock: tell the span in progress, nothing after it."""
+
+    async def answer(self, input_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """Outside of any schedule: the likeliest answer."""
+
+    async def stop(self) -> None:
+        """End its processes."""
+
+
+class Backend(Protocol):
+    """Makes the parts that work: `areal_real.backend.RealBackend` makes real ones."""
+
+    async def start_world(self, checkpoint: Path | None) -> World:
+        """A trainer: from a checkpoint, or fresh and after its warm start."""
+
+    async def start_server(self, server_id: int) -> RunningServer:
+        """An inference server, with the model as it was before all training."""
+
+    def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
+        """Where the trainer's spans go from now on."""
+
+    def start_rewards(self) -> contextlib.AbstractAsyncContextManager[Scorer]:
+        """The reward workers."""
+
+
+class Watcher(Protocol):
+    """Whoever looks on: the progress bar, or nobody."""
+
+    def phase(self, text: str) -> None:
+        """What is going on before the first step."""
+
+    def step(self, row: dict[str, float], steps: int) -> None:
+        """A step is done; see `areal_real.metrics.StepMetrics.row`."""
+
+    def note(self, text: str) -> None:
+        """Something people should know."""

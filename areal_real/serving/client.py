@@ -1,0 +1,304 @@
+"""One SGLang server over HTTP: asynchronous, and without importing SGLang.
+
+A connection serves one request: SGLang may close idle ones while we are busy, and a request sent
+into a closing connection could not be told from one that was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import aiohttp
+
+from areal_real.errors import BackendError
+from areal_real.serving.errors import RequestRefused, ServerGone
+from areal_real.serving.options import Sampling
+from areal_real.serving.segment import Progress, Segment
+
+CONNECT_TIMEOUT_S = 20.0
+"""To get a connection; the kernel accepts it even where the server is busy."""
+
+BACK_OFF_S = (0.1, 0.4, 1.6)
+"""Waits before a request that may be repeated is sent again."""
+
+PauseMode = Literal["in_place", "retract"]
+
+
+class ServerClient:
+    """Speaks to one server.
+
+    Args:
+        url: where it answers.
+        api_token: it asks for, if it does.
+        request_timeout_s: of requests other than generation.
+        stream_interval_tokens: over 0: get tokens as they come, so many at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_token: str | None = None,
+        request_timeout_s: float = 300.0,
+        stream_interval_tokens: int = 0,
+    ) -> None:
+        self.url = url
+        self._timeout_s = request_timeout_s
+        self._interval = stream_interval_tokens
+        headers = {} if api_token is None else {"Authorization": f"Bearer {api_token}"}
+        self._http = aiohttp.ClientSession(
+            url,
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give up connections; may be called again."""
+        await self._http.close()
+
+    # ---- generation ----------------------------------------------------------------------------
+
+    async def generate(
+        self,
+        input_ids: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling,
+        *,
+        rid: str,
+        cache_key: str = "",
+        progress: Progress | None = None,
+    ) -> Segment:
+        """Generate after `input_ids`.
+
+        Args:
+            input_ids: prompt, and what has been answered so far.
+            max_new_tokens: at most.
+            sampling: how tokens are drawn.
+            rid: names the request. SGLang's scheduler aborts every request whose name *begins*
+                with the one asked for: no name may be the beginning of another.
+            cache_key: only requests of one key share KV caches of prefixes.
+            progress: filled as tokens come in; also readable if this fails or is cancelled.
+
+        Raises:
+            RequestRefused: the server will not, as for an input that is too long.
+            ServerGone: no answer, or a broken one; holds what had been streamed.
+        """
+        progress = Progress() if progress is None else progress
+        parameters = sampling.parameters(max_new_tokens)
+        if self._interval:
+            parameters["stream_interval"] = self._interval
+        body: dict[str, Any] = {
+            "rid": rid,
+            "input_ids": list(input_ids),
+            "sampling_params": parameters,
+            "return_logprob": True,
+            "stream": self._interval > 0,
+        }
+        if cache_key:
+            body["extra_key"] = cache_key
+        try:
+            async with self._http.post("/generate", json=body) as response:
+                await _refused("generate", response)
+                if self._interval:
+                    async for answer in _events(response):
+                        if "error" in answer:
+                            error = answer["error"]
+                            raise RequestRefused("generate", error["code"], error["message"])
+                        progress.add(answer)
+                else:
+                    progress.add(await response.json())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ServerGone(
+                f"generate: {self.url}: {_told(error)}",
+                progress.partial() if self._interval else None,
+            ) from error
+        if progress.finish is None:  # the stream was closed in good order, but too early
+            raise ServerGone(f"generate: {self.url}: the answer broke off", progress.partial())
+        return progress.complete()
+
+    async def abort(self, rid: str) -> None:
+        """Let a request end with what it has. Of an unknown one the server takes no notice."""
+        await self._post("abort_request", {"rid": rid})
+
+    async def abort_all(self) -> None:
+        """Let all requests end with what they have."""
+        await self._post("abort_request", {"abort_all": True})
+
+    # ---- state ---------------------------------------------------------------------------------
+
+    async def health(self, *, timeout_s: float | None = None) -> None:
+        """Whether the HTTP process answers."""
+        await self._request("GET", "health", timeout_s=timeout_s, repeat=False)
+
+    async def probe(self, *, timeout_s: float | None = None) -> Mapping[str, Any]:
+        """Whether the scheduler answers too, busy or paused; returns the server's description."""
+        text = await self._request("GET", "server_info", timeout_s=timeout_s, repeat=False)
+        info: Mapping[str, Any] = json.loads(text)
+        return info
+
+    async def weight_version(self) -> int:
+        """The weights it serves."""
+        info = json.loads(await self._request("GET", "model_info"))
+        return int(info["weight_version"])
+
+    async def pause(self, mode: PauseMode) -> None:
+        """Hold all requests, with their KV caches (``in_place``) or without (``retract``)."""
+        await self._post("pause_generation", {"mode": mode})
+
+    async def resume(self) -> None:
+        """Go on after a pause."""
+        await self._post("continue_generation", {})
+
+    async def flush_cache(self, *, wait_s: float = 20.0) -> None:
+        """Drop all cached prefixes, waiting until nothing runs.
+
+        Raises:
+            RequestRefused: something still runs.
+        """
+        await self._post(f"flush_cache?timeout={wait_s:g}", {})
+
+    # ---- weights -------------------------------------------------------------------------------
+
+    async def update_from_disk(self, folder: Path, version: int) -> None:
+        """Load weights from a folder of safetensors.
+
+        Unless paused, the server waits with it until nothing runs. Cached prefixes stay: the
+        server would die of a flush while anything runs, so use `flush_cache`, or a new cache key.
+
+        Raises:
+            RequestRefused: it cannot load them, and has the old ones.
+        """
+        body = {
+            "model_path": str(folder),
+            "weight_version": str(version),
+            "flush_cache": False,
+        }
+        await self._post("update_weights_from_disk", body)
+
+    async def join_group(
+        self, *, address: str, port: int, world_size: int, group: str, backend: str
+    ) -> None:
+        """Let the server's processes join a process group, as ranks from 1 on."""
+        body = {
+            "master_address": address,
+            "master_port": port,
+            "rank_offset": 1,
+            "world_size": world_size,
+            "group_name": group,
+            "backend": backend,
+        }
+        await self._post("init_weights_update_group", body, repeat=False)
+
+    async def leave_group(self, group: str) -> None:
+        """Let the server leave a process group."""
+        await self._post("destroy_weights_update_group", {"group_name": group}, repeat=False)
+
+    async def begin_update(self) -> None:
+        """Before `receive`."""
+        await self._post("begin_weight_update", {}, repeat=False)
+
+    async def receive(
+        self,
+        names: Sequence[str],
+        dtypes: Sequence[str],
+        shapes: Sequence[Sequence[int]],
+        *,
+        group: str,
+        version: int,
+    ) -> None:
+        """Let the server take part in one broadcast per tensor from rank 0, in this order."""
+        body = {
+            "names": list(names),
+            "dtypes": list(dtypes),
+            "shapes": [list(shape) for shape in shapes],
+            "group_name": group,
+            "weight_version": str(version),
+            "flush_cache": False,
+        }
+        await self._post("update_weights_from_distributed", body, repeat=False)
+
+    async def end_update(self) -> None:
+        """After the last `receive`."""
+        await self._post("end_weight_update", {}, repeat=False)
+
+    # ---- requests ------------------------------------------------------------------------------
+
+    async def _post(self, path: str, body: Mapping[str, Any], *, repeat: bool = True) -> str:
+        return await self._request("POST", path, body, repeat=repeat)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        repeat: bool = True,
+    ) -> str:
+        """Ask, again if the connection fails and doing it twice is the same as once."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        back_off_s = BACK_OFF_S if repeat else ()
+        for wait_s in (*back_off_s, None):
+            try:
+                async with (
+                    asyncio.timeout(limit_s),
+                    self._http.request(method, f"/{path}", json=body) as response,
+                ):
+                    await _refused(path, response)
+                    return await response.text()
+            except TimeoutError as error:
+                raise ServerGone(f"{path}: {self.url}: no answer in {limit_s:g} s") from error
+            except (aiohttp.ClientError, OSError) as error:
+                if wait_s is None:
+                    raise ServerGone(f"{path}: {self.url}: {_told(error)}") from error
+                await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
+
+
+async def _refused(what: str, response: aiohttp.ClientResponse) -> None:
+    """Raise what the server said, if it is no success."""
+    if response.status >= 400:
+        text = (await response.text()).strip()
+        try:
+            answer = json.loads(text)
+            text = str(answer.get("message") or answer["error"]["message"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            text = text[:500]
+        raise RequestRefused(what, response.status, text)
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a stream of server-sent events, up to its ``[DONE]``."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                data = line[len(b"data:") :].strip()
+                if data == b"[DONE]":
+                    return
+                try:
+                    yield json.loads(data)
+                except ValueError as error:
+                    raise BackendError(f"the server sent {data[:100]!r}") from error
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__

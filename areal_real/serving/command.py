@@ -1,0 +1,101 @@
+"""The command line and the environment that start one SGLang server."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from areal_real.serving.options import ServerOptions, is_loopback
+
+_HERE = Path(__file__).resolve().parent
+
+_CPU_FLAGS = (
+    *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
+    *("--cuda-graph-backend-decode", "disabled", "--cuda-graph-backend-prefill", "disabled"),
+    # The KV cache is sized in tokens; the fraction only has to be small enough to be granted.
+    *("--disable-overlap-schedule", "--mem-fraction-static", "0.05"),
+)
+
+
+def command_line(
+    options: ServerOptions, model: Path, *, weight_version: int, port: int, folder: Path
+) -> list[str]:
+    """What to execute, wrapped so that it dies with us.
+
+    Args:
+        options: how the server is run.
+        model: Hugging Face folder.
+        weight_version: label of the weights in it.
+        port: to listen on.
+        folder: private to this server; an API token is handed over in a file there, as a command
+            line can be read by all users of the machine.
+    """
+    python = options.python
+    if options.device == "cpu":
+        launcher = [python, str(_HERE / "cpu_launcher.py")]
+    else:
+        launcher = [python, "-m", "sglang.launch_server"]
+    flags = [
+        *("--model-path", str(model), "--weight-version", str(weight_version)),
+        *("--host", options.host, "--port", str(port), "--random-seed", str(options.seed)),
+        *("--tp-size", str(options.tensor_parallel), "--dtype", options.dtype),
+        *("--max-running-requests", str(options.max_running_rollouts)),
+        # Token ids in, token ids out; no probing request, no grammar, deltas when streaming.
+        *("--skip-tokenizer-init", "--skip-server-warmup", "--grammar-backend", "none"),
+        *("--incremental-streaming-output", "--log-level-http", "warning"),
+        # Otherwise the scheduler asks for work in a loop, and an idle server takes a whole core.
+        "--sleep-on-idle",
+    ]
+    if options.kv_cache_tokens is not None:
+        flags += ["--max-total-tokens", str(options.kv_cache_tokens)]
+    if not options.prefix_cache:
+        flags += ["--disable-radix-cache"]
+    if options.device == "cpu":
+        flags += _CPU_FLAGS
+    if options.api_token is not None:
+        secret = folder / "token.yaml"
+        secret.touch(mode=0o600)
+        secret.write_text(f"api-key: {json.dumps(options.api_token)}\n")  # JSON is YAML
+        flags += ["--config", str(secret)]
+    guard = [python, "-I", str(_HERE / "die_with_parent.py"), str(os.getpid())]
+    return [*guard, *launcher, *flags, *options.extra_args]
+
+
+def environment(
+    options: ServerOptions, folder: Path, gpus: Sequence[int] | None = None
+) -> dict[str, str]:
+    """Our environment, with what such a server needs.
+
+    Args:
+        options: how the server is run.
+        folder: private to this server: its sockets and temporary files go there.
+        gpus: of the host, which it may use; None leaves it as it is.
+    """
+    chosen = {
+        # SGLang leaves temporary files behind; there they are removed with the folder.
+        "TMPDIR": str(folder),
+        # Its processes find each other through a file, not through a port open to the network.
+        "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{folder}/rendezvous",
+        # A probe that generates a token gets no answer while generation is paused.
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if options.device == "cpu":
+        chosen |= {
+            "SGLANG_USE_CPU_ENGINE": "1",
+            "FLASHINFER_DISABLE_VERSION_CHECK": "1",
+            "OMP_NUM_THREADS": str(options.threads),
+        }
+        if is_loopback(options.host):
+            chosen["GLOO_SOCKET_IFNAME"] = "lo"
+        if options.tensor_parallel > 1:
+            # Otherwise SGLang wants a NUMA node for each of its processes.
+            cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+            chosen["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join([cores] * options.tensor_parallel)
+    if gpus is not None:
+        chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    return {**os.environ, **chosen}

@@ -1,0 +1,259 @@
+"""From a configuration to a finished run directory: what ``areal-real train`` does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from areal_real.backend import RealBackend
+from areal_real.checkpoints import Checkpoints
+from areal_real.config import RealConfig, config_sha256, load_config, resolved_toml
+from areal_real.evaluate import evaluate, versions_to_evaluate
+from areal_real.executor import Scorer
+from areal_real.folder import RunFolder
+from areal_real.learner import NoCheckpoint
+from areal_real.live import Setting
+from areal_real.metrics import read_rows
+from areal_real.roles import RunningServer, Watcher
+from areal_real.run import Outcome, Run, header_of
+from areal_real.tasks import TrainingTask, task_of
+from areal_real.training.batch import Batch, Sample
+from areal_real.training.world import TrainerWorld
+from areal_sched.errors import ConfigError
+
+MOST_ROLL_BACKS = 3
+"""A run that has to go back to a checkpoint so often in one call is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run, as far as it is. ``held_out``: accuracy by step; ``summary``: as written."""
+
+    outcome: Outcome
+    held_out: dict[int, float]
+    summary: dict[str, Any]
+
+
+def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    """Make a fresh run directory, or find the one to resume in order.
+
+    Raises:
+        ConfigError: there is something else, or the run there had another configuration.
+    """
+    from analysis.rundir import check_out_dir
+
+    folder = RunFolder(path)
+    if resume:
+        if not folder.config.exists():
+            raise ConfigError(f"--out {path}: there is no run to resume")
+        before = load_config(folder.config)
+        if config_sha256(_anyhow_long(before)) != config_sha256(_anyhow_long(config)):
+            raise ConfigError(
+                f"--out {path}: the run there had another configuration (see {folder.config});"
+                " only workload.steps may change"
+            )
+    else:
+        if overwrite and folder.config.exists() and folder.journal.exists():
+            folder.clear()
+        check_out_dir(path)
+        folder.make()
+    folder.config.write_text(resolved_toml(config))
+    return folder
+
+
+def _anyhow_long(config: RealConfig) -> RealConfig:
+    workload = dataclasses.replace(config.workload, steps=1)
+    return dataclasses.replace(config, workload=workload)
+
+
+def train(
+    config: RealConfig,
+    path: Path,
+    *,
+    name: str,
+    watcher: Watcher,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Result:
+    """Train, evaluate, and write the results.
+
+    Args:
+        config: what to run.
+        path: the run directory.
+        name: shown in titles.
+        watcher: who looks on.
+        resume: go on from the newest checkpoint there.
+        overwrite: replace a run that is there.
+
+    Raises:
+        ConfigError: bad input; nothing was touched.
+        ArealError: the run broke off; it can be resumed.
+    """
+    for key, missing in config.missing_files():
+        raise ConfigError(f"{key} = {missing}: no such file or folder")
+    task = task_of(config)
+    folder = prepare(config, path, resume=resume, overwrite=overwrite)
+    if not folder.model.exists():
+        _make_model(config, task, folder)
+    checkpoints = Checkpoints(folder.checkpoints, keep=config.real.keep_checkpoints)
+    if resume and checkpoints.newest() is None:
+        watcher.note("there is no checkpoint yet: beginning anew")
+        resume = False
+    outcome = asyncio.run(_train(config, folder, task, checkpoints, name, watcher, resume))
+    return _results(folder, outcome)
+
+
+async def _train(
+    config: RealConfig,
+    folder: RunFolder,
+    task: TrainingTask,
+    checkpoints: Checkpoints,
+    name: str,
+    watcher: Watcher,
+    resume: bool,
+) -> Outcome:
+    async def warm_start(world: TrainerWorld) -> None:
+        await _warm_start(config, folder, task, world, watcher)
+
+    setting = Setting(
+        config=config,
+        header=header_of(config, name, config_sha256(config)),
+        folder=folder,
+        backend=RealBackend(config, folder, warm_start),
+        task=task,
+        watcher=watcher,
+        checkpoints=checkpoints,
+    )
+
+    async def after(servers: Sequence[RunningServer], scorer: Scorer) -> None:
+        await evaluate(config, folder, task, servers, scorer, _teller(watcher))
+
+    for roll_backs in range(MOST_ROLL_BACKS + 1):
+        try:
+            return await Run(setting).go(resume=resume, after=after)
+        except NoCheckpoint as exc:
+            if roll_backs == MOST_ROLL_BACKS:
+                raise
+            watcher.note(f"{exc}: going back to the newest checkpoint")
+            resume = True
+    raise AssertionError  # the loop returns or raises
+
+
+def evaluate_again(path: Path, watcher: Watcher) -> dict[int, float]:
+    """Evaluate what a run published and has not evaluated; returns accuracy by step.
+
+    Raises:
+        ConfigError: there is no run.
+        BackendError: a server or the reward workers failed.
+    """
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise ConfigError(f"{path}: no run directory (it has no {folder.config.name})")
+    config = load_config(folder.config)
+    task = task_of(config)
+    if versions_to_evaluate(config, folder):
+        asyncio.run(_evaluate(config, folder, task, watcher))
+    return {int(x["step"]): float(x["accuracy"]) for x in read_rows(folder.held_out)}
+
+
+async def _evaluate(
+    config: RealConfig, folder: RunFolder, task: TrainingTask, watcher: Watcher
+) -> None:
+    async def no_warm_start(world: TrainerWorld) -> None:
+        """No trainer is started."""
+
+    backend = RealBackend(config, folder, no_warm_start)
+    watcher.phase("starting the servers")
+    async with contextlib.AsyncExitStack() as stack:
+        scorer = await stack.enter_async_context(backend.start_rewards())
+        servers = []
+        for number in range(config.real.server.count):
+            servers.append(await backend.start_server(number))
+            stack.push_async_callback(servers[-1].stop)
+        await evaluate(config, folder, task, servers, scorer, _teller(watcher))
+
+
+def _teller(watcher: Watcher) -> Callable[[int, float], None]:
+    watcher.phase("evaluating on held-out problems")
+    return lambda version, accuracy: watcher.note(
+        f"held-out accuracy of step {version}: {accuracy:.1%}"
+    )
+
+
+def _make_model(config: RealConfig, task: TrainingTask, folder: RunFolder) -> None:
+    if config.real.model.path is not None:
+        folder.model.symlink_to(config.real.model.path.resolve(), target_is_directory=True)
+        return
+    part = folder.model.with_name("model.part")
+    shutil.rmtree(part, ignore_errors=True)
+    task.write_model(part, seed=config.real.seed)
+    part.replace(folder.model)
+
+
+async def _warm_start(
+    config: RealConfig,
+    folder: RunFolder,
+    task: TrainingTask,
+    world: TrainerWorld,
+    watcher: Watcher,
+) -> None:
+    """Teach the model what answers look like, so that some of them earn a reward."""
+    warm = config.real.warm_start
+    if not warm.steps:
+        return
+    watcher.phase(f"warm start: {warm.steps} supervised steps")
+    rng = random.Random(config.real.seed)
+    examples = task.examples(warm.steps * warm.batch_sequences, rng)
+    encode, eos = task.tokenizer.encode, task.tokenizer.eos_id
+    samples = []
+    for number, (prompt, answer) in enumerate(examples):
+        ids = [*encode(answer), eos]
+        samples.append(
+            Sample(
+                rollout_id=number,
+                group_id=number,
+                prompt_ids=encode(prompt),
+                response_ids=ids,
+                behaviour_logprobs=np.zeros(len(ids), np.float32),
+                versions=np.zeros(len(ids), np.int64),
+                reward=0.0,
+            )
+        )
+    path = folder.batches / "warm-start.safetensors"
+    Batch.of(samples).save(path)
+    await world.supervised(path, learning_rate=warm.learning_rate, optimizer_steps=warm.steps)
+    path.unlink()
+
+
+def _results(folder: RunFolder, outcome: Outcome) -> Result:
+    """Tables, pictures and summary, from the journal, the metrics and the evaluations."""
+    from analysis.learning import draw_learning
+    from analysis.recorder import journal_sha256, read_run
+    from analysis.rundir import INTERRUPTED, write_results
+    from analysis.summary import summarise
+
+    held_out = read_rows(folder.held_out)
+    accuracy = {int(row["step"]): float(row["accuracy"]) for row in held_out}
+    summary: dict[str, Any] = {}
+    if folder.journal.exists():
+        recorder = read_run(folder.journal)
+        sha256 = journal_sha256(folder.journal)
+        summary = summarise(recorder, recorder.end_ns, recorder.end_ns / 1e9, sha256)
+        if outcome.interrupted:
+            summary[INTERRUPTED] = True
+        summary["held_out_accuracy"] = {str(step): x for step, x in sorted(accuracy.items())}
+        rows = read_rows(folder.path / "metrics.jsonl")
+        if rows:
+            picture = folder.path / "learning.png"
+            draw_learning(rows, held_out, picture, title=f"{summary['name']}: learning")
+        write_results(recorder, summary, folder.path)
+    return Result(outcome, accuracy, summary)

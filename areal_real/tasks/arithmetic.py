@@ -1,0 +1,168 @@
+"""The built-in task: running totals of a list of small numbers, written digit by digit.
+
+``a6b5c6d4=`` asks for the total after each number; the answer is ``a660b511c671d412``: for each
+number its letter, the number itself, and the total so far, its units before its tens as one adds by
+hand (6, 11, 17, 21). An answer is right if all of it is. It has four tokens per number, so
+answers differ in length as the lists do, and the longest of a batch are waited for.
+
+A model is warmed up on demonstrations by somebody who mostly forgets the carry: when the units pass
+9 they begin anew, and the tens stay as they are. From these it can learn the form, to add digits,
+and that a carry happens at times; that it is needed always, only the reward tells. So it begins
+well below half right and has to learn the rest by trying.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from typing import NamedTuple
+
+from areal_real.tasks.problem import Problem
+from areal_real.tasks.tokenizer import CharTokenizer
+from areal_sched.errors import ConfigError
+
+LETTERS = "abcdefghijklmnopqrstuvwx"
+CHARACTERS = "0123456789=" + LETTERS
+
+FEWEST_NUMBERS = 2
+LARGEST_NUMBER = 6
+MOST_NUMBERS = (12, 16, 20, 24)
+"""Of a list, by difficulty from 1. Their total stays below 100: 24 numbers have their mean at 84,
+and a list that comes to more is drawn again."""
+
+FORGOTTEN_CARRIES = 0.6
+"""Share of the carries that a demonstration forgets."""
+
+HELD_OUT_SEED = 20250524
+"""Of the held-out problems, the same in every run whatever its seed."""
+
+MOST_HELD_OUT = 100_000
+"""Of far more lists than that, even of 12 numbers."""
+
+
+class Example(NamedTuple):
+    """A prompt and an answer to learn from; the answer need not be right."""
+
+    prompt: str
+    answer: str
+
+
+class Arithmetic:
+    """See the module.
+
+    Args:
+        seed: of the order of problems and of the demonstrations.
+        difficulty: 1 to 4; longer lists with every step up.
+        held_out_problems: so many problems are held out. The first of more are those of fewer.
+
+    Raises:
+        ConfigError: ``difficulty`` or ``held_out_problems`` is out of range.
+    """
+
+    def __init__(self, *, seed: int, difficulty: int = 1, held_out_problems: int) -> None:
+        if not 1 <= difficulty <= len(MOST_NUMBERS):
+            raise ConfigError(
+                f"real.task.difficulty = {difficulty}: must be 1 to {len(MOST_NUMBERS)}"
+            )
+        if not 0 <= held_out_problems <= MOST_HELD_OUT:
+            raise ConfigError(
+                f"real.task.held_out_problems = {held_out_problems}: must be 0 to {MOST_HELD_OUT}"
+            )
+        self._seed = seed
+        self._most = MOST_NUMBERS[difficulty - 1]
+        self._tokenizer = CharTokenizer(CHARACTERS)
+        held_out = tuple(islice(self._held_out_lists(), held_out_problems))
+        self._held_out = tuple(
+            _problem(f"held-out-{number}", numbers) for number, numbers in enumerate(held_out)
+        )
+        self._held_out_set = frozenset(held_out)
+
+    @property
+    def tokenizer(self) -> CharTokenizer:
+        """Of the model that is trained."""
+        return self._tokenizer
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens of the longest prompt."""
+        return 2 * self._most + 1
+
+    @property
+    def max_answer_tokens(self) -> int:
+        """Tokens of the longest right answer, the end token included."""
+        return 4 * self._most + 1
+
+    def problem(self, position: int) -> Problem:
+        """The training problem at this position of an endless order fixed by the seed."""
+        numbers = self._new_list(self._random("problem", position))
+        return _problem(f"train-{position}", numbers)
+
+    def held_out(self) -> Sequence[Problem]:
+        """Problems that are never trained on, the same in every run."""
+        return self._held_out
+
+    def example(self, position: int) -> Example:
+        """The demonstration at this position of an endless order; most of its carries are missing.
+
+        No demonstration is of a held-out problem.
+        """
+        rng = self._random("example", position)
+        numbers = self._new_list(rng)
+        return Example(write_prompt(numbers), _answer(numbers, forgets=rng))
+
+    def _random(self, purpose: str, position: int) -> random.Random:
+        # A text is hashed the same way in every process.
+        return random.Random(f"{self._seed}/{purpose}/{position}")
+
+    def _new_list(self, rng: random.Random) -> tuple[int, ...]:
+        while True:
+            numbers = self._draw(rng)
+            if numbers not in self._held_out_set:
+                return numbers
+
+    def _held_out_lists(self) -> Iterator[tuple[int, ...]]:
+        seen: set[tuple[int, ...]] = set()
+        for number in count():
+            numbers = self._draw(random.Random(f"{HELD_OUT_SEED}/{number}"))
+            if numbers not in seen:
+                seen.add(numbers)
+                yield numbers
+
+    def _draw(self, rng: random.Random) -> tuple[int, ...]:
+        length = rng.randint(FEWEST_NUMBERS, self._most)
+        while True:
+            numbers = tuple(rng.randint(1, LARGEST_NUMBER) for _ in range(length))
+            if sum(numbers) < 100:
+                return numbers
+
+
+def write_prompt(numbers: Sequence[int]) -> str:
+    """The question: each number after its letter."""
+    pairs = zip(LETTERS, numbers, strict=False)
+    return "".join(f"{letter}{number}" for letter, number in pairs) + "="
+
+
+def write_answer(numbers: Sequence[int]) -> str:
+    """The right answer."""
+    return _answer(numbers, forgets=None)
+
+
+def _answer(numbers: Sequence[int], *, forgets: random.Random | None) -> str:
+    units, tens, parts = 0, 0, []
+    for letter, number in zip(LETTERS, numbers, strict=False):
+        carry, units = divmod(units + number, 10)
+        if carry and forgets is not None and forgets.random() < FORGOTTEN_CARRIES:
+            carry = 0
+        tens += carry
+        parts.append(f"{letter}{number}{units}{tens}")
+    return "".join(parts)
+
+
+def _problem(problem_id: str, numbers: Sequence[int]) -> Problem:
+    return Problem(
+        problem_id=problem_id,
+        prompt=write_prompt(numbers),
+        kind="exact",
+        reference=write_answer(numbers),
+    )

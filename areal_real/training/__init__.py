@@ -1,0 +1,5 @@
+"""The trainer: Megatron-Core on CPU or GPU, as a torchrun world that takes commands.
+
+The side of the run: `areal_real.training.world.TrainerWorld`, which imports no torch. The side of
+the processes: `areal_real.training.worker`. Between them go JSON lines.
+"""

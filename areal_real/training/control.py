@@ -1,0 +1,70 @@
+"""The channel between a run and its trainer: JSON lines over a loopback socket.
+
+Rank 0 connects to the run and names a secret that it has from its environment. Then the run sends
+``{"id": 1, "command": "train", ...}``, and rank 0 answers ``{"id": 1, "result": ...}`` or
+``{"id": 1, "error": "...", "kind": "..."}``; in between come ``{"span": [...]}``. A message
+``{"id": 2, "aside": "send", "options": {...}}`` does not wait for the command in progress. Nothing
+is unpickled. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+PORT_VARIABLE = "AREAL_TRAINER_PORT"
+TOKEN_VARIABLE = "AREAL_TRAINER_TOKEN"
+SETTINGS_VARIABLE = "AREAL_TRAINER_SETTINGS"
+
+RUN_IS_GONE = 3
+"""Exit status of a rank 0 whose run is gone."""
+
+LONGEST_LINE_BYTES = 2**28
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """One line."""
+    return json.dumps(message).encode() + b"\n"
+
+
+class Channel:
+    """Rank 0's end. The process ends when the other end is gone.
+
+    Attributes:
+        on_aside: takes messages that do not wait, on the reading thread.
+    """
+
+    def __init__(self) -> None:
+        self.on_aside: Callable[[dict[str, Any]], None] | None = None
+        self._socket = socket.create_connection(("127.0.0.1", int(os.environ[PORT_VARIABLE])))
+        self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self.send({"token": os.environ.pop(TOKEN_VARIABLE)})
+        threading.Thread(target=self._read, daemon=True, name="commands").start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message; from any thread."""
+        with self._sending:
+            self._socket.sendall(encode(message))
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for the next command."""
+        return self._commands.get()
+
+    def _read(self) -> None:
+        try:
+            with self._socket.makefile("rb") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    if "aside" in message and self.on_aside is not None:
+                        self.on_aside(message)
+                    else:
+                        self._commands.put(message)
+        finally:
+            # Also in the middle of a step: nobody is left who wants it.
+            os._exit(RUN_IS_GONE)

@@ -1,0 +1,360 @@
+"""The run's side of the trainer: starts a torchrun world, commands it, and notices its end.
+
+No torch is imported here. Everything runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import areal_real
+from areal_real.errors import BackendError, TrainerLost
+from areal_real.training.control import (
+    LONGEST_LINE_BYTES,
+    PORT_VARIABLE,
+    SETTINGS_VARIABLE,
+    TOKEN_VARIABLE,
+    encode,
+)
+from areal_real.training.sender import WorldSender
+from areal_real.training.settings import TrainerSettings
+from areal_sched.errors import ConfigError
+
+OnSpan = Callable[[str, int, int, int, int, int], None]
+"""Takes activity (a `TrainerActivity`), weight version in the making, start_ns and end_ns on the
+monotonic clock, waiting_ns (of the average process), micro_batches."""
+
+LOG_LINES = 25
+LOG_LINE_CHARACTERS = 300
+"""How much of the log an error shows."""
+
+TOKEN_TIMEOUT_S = 10.0
+"""For whoever connects to name the secret."""
+
+STOP_TIMEOUT_S = 10.0
+"""For processes to end by themselves, and then again for torchrun to end them."""
+
+
+class TrainerWorld:
+    """A trainer: processes under torchrun on this host, and the commands they take.
+
+    One command at a time; another waits. Every command raises `TrainerLost`, with the end of the
+    log, when the processes are gone or go while it runs.
+
+    Args:
+        settings: the trainer's.
+        log: file that takes all output of the processes.
+        on_span: told what the trainer did, as it happens.
+        gpus: that it may use; None: all.
+
+    Attributes:
+        lost: set to the `TrainerLost` when the processes end without having been told to.
+        pids: of the processes, by rank; of torchrun: `agent_pid`.
+        sender: sends exported weights to servers, where the settings hold versions.
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        *,
+        log: Path,
+        on_span: OnSpan | None = None,
+        gpus: Sequence[int] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self.on_span = on_span
+        self._gpus = gpus
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        self._writer: asyncio.StreamWriter | None = None
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._number = 0
+        self._busy = asyncio.Lock()
+        self._stopping = False
+        self._token = secrets.token_hex(32)
+        self._dying = ""
+        self.lost: asyncio.Future[TrainerLost]
+        self.pids: list[int] = []
+        self.sender = WorldSender(self._aside, "nccl" if settings.device == "cuda" else "gloo")
+
+    @property
+    def agent_pid(self) -> int:
+        """Process id of torchrun, which leads a session of its own."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, folder: Path) -> None:
+        """Start the processes and load a model, or take up a checkpoint.
+
+        Args:
+            folder: a model's Hugging Face folder, with or without weights, or what `save` wrote.
+
+        Raises:
+            ConfigError: the model or checkpoint cannot be trained with these settings.
+            TrainerLost: the processes did not come up in time.
+        """
+        loop = asyncio.get_running_loop()
+        self.lost = loop.create_future()
+        self._connected = loop.create_future()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=LONGEST_LINE_BYTES)
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                port = server.sockets[0].getsockname()[1]
+                await self._launch(port)
+                assert self._process is not None
+                ended = asyncio.create_task(self._process.wait())
+                waits: list[asyncio.Future[Any]] = [ended, self._connected]
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                ended.cancel()
+                if not self._connected.done():
+                    raise TrainerLost(self._obituary())
+                reader, self._writer = self._connected.result()
+                self._watching = asyncio.create_task(self._watch(reader))
+                await self._ask("start", folder=str(folder.resolve()))
+        except TimeoutError:
+            await self.stop()
+            waited_s = self._settings.start_timeout_s
+            raise TrainerLost(
+                f"the trainer was not ready after {waited_s:g} s\n{self._log_end()}"
+            ) from None
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            server.close()
+
+    async def train(self, version: int, batch: Path) -> dict[str, float]:
+        """One training step on a file that `Batch.save` wrote.
+
+        Args:
+            version: of the weights that come out.
+            batch: the file.
+
+        Returns:
+            Statistics; see `areal_real.training.trainer.Trainer.train`.
+
+        Raises:
+            BackendError: the batch cannot be trained on, or the gradient is no finite number.
+        """
+        found: dict[str, float] = await self._ask("train", version=version, batch=str(batch))
+        return found
+
+    async def supervised(
+        self, batch: Path, *, learning_rate: float, optimizer_steps: int = 1
+    ) -> dict[str, float]:
+        """Learn the batch's answers: the warm start before training on rewards.
+
+        Args:
+            batch: a file that `Batch.save` wrote.
+            learning_rate: of these steps.
+            optimizer_steps: the batch is cut into so many minibatches, in its order.
+
+        Returns:
+            Statistics: loss (mean negative log-likelihood of the answers' tokens), grad_norm, ...
+
+        Raises:
+            BackendError: as `train`.
+        """
+        found: dict[str, float] = await self._ask(
+            "supervised",
+            batch=str(batch),
+            learning_rate=learning_rate,
+            optimizer_steps=optimizer_steps,
+        )
+        return found
+
+    async def logprobs(self, batch: Path) -> dict[int, list[float]]:
+        """Log-probabilities of the batch's answers, by rollout, under the weights as they are."""
+        found = await self._ask("logprobs", batch=str(batch))
+        return {int(rollout_id): values for rollout_id, values in found.items()}
+
+    async def export(self, folder: Path) -> None:
+        """Write the weights as a Hugging Face folder; it is there whole or not at all.
+
+        Raises:
+            BackendError: it could not be written; what was there before is untouched.
+        """
+        await self._ask("export", folder=str(folder))
+
+    async def save(self, folder: Path) -> None:
+        """Write a checkpoint, whole or not at all; `start` takes it up, bit for bit.
+
+        Raises:
+            BackendError: it could not be written; what was there before is untouched.
+        """
+        await self._ask("save", folder=str(folder))
+
+    async def stop(self) -> None:
+        """End the processes, whatever they do; safe to call again."""
+        self._stopping = True
+        process, watching = self._process, self._watching
+        if process is None:
+            return
+        if self._writer is not None and process.returncode is None and not self._busy.locked():
+            with contextlib.suppress(BackendError, TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self._ask("stop")
+                    await process.wait()
+        if self._writer is not None:
+            self._writer.close()  # ends rank 0, also in the middle of a step
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.returncode is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await process.wait()
+        if watching is not None and watching is not asyncio.current_task():
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _launch(self, port: int) -> None:
+        environment = {
+            **os.environ,
+            PORT_VARIABLE: str(port),
+            TOKEN_VARIABLE: self._token,
+            SETTINGS_VARIABLE: json.dumps(self._settings.to_json()),
+            "OMP_NUM_THREADS": str(self._settings.threads),
+            # Megatron warns of every library that is not there.
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(areal_real.__file__).parents[1]), *_words("PYTHONPATH")]
+            ),
+        }
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if self._settings.device == "cuda":
+            environment.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+            environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+            if self._gpus is not None:
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
+        with self._log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc-per-node={self._settings.processes}",
+                "-m",
+                "areal_real.training.worker",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the run
+            )
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Someone connects; only who knows the secret is listened to."""
+        with contextlib.suppress(OSError, TimeoutError, ValueError, AttributeError):
+            async with asyncio.timeout(TOKEN_TIMEOUT_S):
+                token = str(json.loads(await reader.readline()).get("token"))
+            if hmac.compare_digest(token, self._token) and not self._connected.done():
+                self._connected.set_result((reader, writer))
+                return
+        writer.close()
+
+    async def _watch(self, reader: asyncio.StreamReader) -> None:
+        """Take answers until the other end is gone."""
+        with contextlib.suppress(OSError, ValueError):
+            while line := await reader.readline():
+                self._take(json.loads(line))
+        if self._stopping:
+            error = TrainerLost("the trainer was stopped")
+        else:
+            assert self._process is not None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):  # its last words come into the log
+                    await self._process.wait()
+            error = TrainerLost(self._obituary())
+            self.lost.set_result(error)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "span" in message:
+            if self.on_span is not None:
+                self.on_span(*message["span"])
+        elif "pids" in message:
+            self.pids = message["pids"]
+        elif "dying" in message:
+            self._dying = message["dying"]
+        else:
+            answer = self._answers.get(message["id"])
+            if answer is None or answer.done():
+                return  # whoever asked has been cancelled
+            if "error" not in message:
+                answer.set_result(message["result"])
+            elif message["kind"] == "config":
+                answer.set_exception(ConfigError(message["error"]))
+            else:
+                answer.set_exception(BackendError(message["error"]))
+
+    async def _ask(self, command: str, **options: Any) -> Any:
+        async with self._busy:
+            return await self._send({"command": command, **options})
+
+    async def _aside(self, what: str, **options: Any) -> Any:
+        """Ask rank 0 beside the command in progress."""
+        if not self._settings.held_versions:
+            raise BackendError("the trainer holds no weights to send: held_versions = 0")
+        return await self._send({"aside": what, "options": options})
+
+    async def _send(self, message: dict[str, Any]) -> Any:
+        if self._writer is None or self._watching is None:
+            raise TrainerLost("the trainer was not started")
+        if self._watching.done():
+            raise self.lost.result() if self.lost.done() else TrainerLost("it was stopped")
+        self._number += 1
+        number = self._number
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(encode({"id": number, **message}))
+            with contextlib.suppress(ConnectionError):  # `_watch` says what happened
+                await self._writer.drain()
+            return await answer
+        finally:
+            del self._answers[number]
+
+    def _obituary(self) -> str:
+        assert self._process is not None
+        status = self._process.returncode
+        how = self._dying or ("it is gone" if status is None else f"status {status}")
+        return f"the trainer ended: {how}\n{self._log_end()}"
+
+    def _log_end(self) -> str:
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as exc:
+            return f"{self._log}: {exc.strerror}"
+        last = "\n".join(
+            f"    {line[:LOG_LINE_CHARACTERS]}" for line in _without_agent(lines)[-LOG_LINES:]
+        )
+        return f"last lines of {self._log}:\n{last}"
+
+
+def _without_agent(lines: list[str]) -> list[str]:
+    """Leave out torchrun's own traceback, which hides that of the process it tells of."""
+    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent")]
+    if not starts or not any("torch/distributed/run.py" in x for x in lines[starts[-1] :]):
+        return lines
+    ends = [i for i in range(starts[-1], len(lines)) if "ChildFailedError" in lines[i]]
+    return lines[: starts[-1]] + lines[ends[0] :] if ends else lines
+
+
+def _words(variable: str) -> list[str]:
+    return [os.environ[variable]] if os.environ.get(variable) else []

@@ -1,0 +1,228 @@
+"""Real servers that die, hang, or cannot load weights; two of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from areal_real.serving.client import ServerClient
+from areal_real.serving.errors import RequestRefused, ServerGone
+from areal_sched.measurements import ServerSpan
+from tests.real.serving.lab import EXACT, NO_END, Lab
+
+pytestmark = pytest.mark.slow
+
+
+def group(leader: int) -> list[int]:
+    """Processes of a process group that are more than a zombie."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, process_group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(process_group) == leader and state != "Z":
+            found.append(int(process.name))
+    return found
+
+
+async def _lost(lab: Lab, rollouts: list[int], leader: int) -> None:
+    """What the loss of a server in the midst of generation comes to."""
+    await lab.until(lambda: lab.host.lost_reason, "the loss")
+    # First what had been streamed, then the loss.
+    assert lab.host.kinds() == ["interrupted", "lost"]
+    [(_, stopped)] = lab.host.of("interrupted")
+    assert set(stopped) <= set(rollouts)
+    assert not lab.server.alive
+    # Commands that cross with the news fall on deaf ears.
+    lab.server.submit(999, [3], 5)
+    lab.server.interrupt(rollouts)
+    lab.server.abort(rollouts)
+    lab.server.load(lab.version + 1, "interrupt")
+    with pytest.raises(ServerGone, match="down"):
+        await lab.server.ask([3], 5, NO_END)
+    await lab.until(lambda: not group(leader), "the end of its processes", 20)
+    assert lab.host.kinds() == ["interrupted", "lost"]
+
+
+def test_kill_a_server_in_the_midst_of_generation(lab: Lab, mortal: Lab) -> None:
+    """What it had streamed is kept; another server does not mind; it comes back."""
+    prompt = [4, 5, 6]
+
+    async def work() -> list[int]:
+        leader = mortal.server.pid
+        assert leader is not None
+        other = lab.submit(prompt, 400)
+        rollouts = [mortal.submit(prompt, 450) for _ in range(10)]
+        question = asyncio.create_task(mortal.server.ask(prompt, 450, NO_END))
+        await mortal.generating(rollouts[:8], 10)
+        os.kill(leader, signal.SIGKILL)
+        await _lost(mortal, rollouts, leader)
+        with pytest.raises(ServerGone):
+            await question
+        await lab.settled([other])
+        return rollouts
+
+    version = mortal.version
+    rollouts = mortal.run(work())
+    assert mortal.host.lost_reason is not None
+    assert "signal 9" in mortal.host.lost_reason
+    [(told, stopped)] = mortal.host.of("interrupted")
+    assert told == version
+    assert set(stopped) == set(rollouts[:8])
+    for segment in stopped.values():
+        assert segment.finish == "abort"
+        assert len(segment) >= 10
+        assert segment.spans == [(version, 0, len(segment))]
+        mortal.check(prompt, segment)
+    assert len(lab.host.segments()) == 1
+
+    async def again() -> None:
+        with pytest.raises(RuntimeError, match="is up"):
+            await mortal.server.start(mortal.supply.folder(0), 0)
+        rollout_id = mortal.submit(prompt, 30)
+        await mortal.settled([rollout_id])
+
+    mortal.host.reports.clear()
+    mortal.run(mortal.server.restart(version + 1))
+    assert (mortal.server.alive, mortal.version) == (True, version + 1)
+    mortal.run(again())
+    [segment] = mortal.host.segments().values()
+    assert segment.spans == [(version + 1, 0, 30)]
+    mortal.check(prompt, segment)
+
+
+def test_a_server_that_hangs_is_found_and_killed(mortal: Lab) -> None:
+    async def work() -> None:
+        leader = mortal.server.pid
+        assert leader is not None
+        rollouts = [mortal.submit([3, 4], 450) for _ in range(3)]
+        await mortal.generating(rollouts, 5)
+        os.killpg(leader, signal.SIGSTOP)
+        await _lost(mortal, rollouts, leader)
+
+    mortal.run(work())
+    assert mortal.host.lost_reason is not None
+    assert "does not answer" in mortal.host.lost_reason
+
+
+def test_weights_that_cannot_be_loaded_cost_the_server(mortal: Lab, tmp_path: Path) -> None:
+    """The state knows no failed load: the server is lost, and comes back with other weights."""
+
+    async def work() -> None:
+        leader = mortal.server.pid
+        assert leader is not None
+        rollouts = [mortal.submit([3, 4], 450) for _ in range(3)]
+        await mortal.generating(rollouts, 5)
+        mortal.supply.wrong_folder = tmp_path
+        mortal.server.load(mortal.version + 1, "interrupt")
+        await mortal.settled(rollouts)
+        await _lost(mortal, rollouts, leader)
+
+    mortal.run(work())
+    assert mortal.host.lost_reason is not None
+    assert str(tmp_path) in mortal.host.lost_reason
+
+
+def test_a_refused_update_leaves_the_server_as_it_was(lab: Lab, tmp_path: Path) -> None:
+    async def work() -> None:
+        assert lab.server.url is not None
+        async with ServerClient(lab.server.url) as client:
+            with pytest.raises(RequestRefused, match="status 400"):
+                await client.update_from_disk(tmp_path / "nothing", lab.version + 1)
+            assert await client.weight_version() == lab.version
+            answer = await client.generate([3, 4], 10, NO_END, rid="after.")
+        told = lab.partner.logprobs(lab.version, [3, 4], answer.ids)
+        np.testing.assert_allclose(answer.logprobs, told, rtol=0, atol=EXACT)
+
+    lab.run(work())
+
+
+def test_spans_tile_and_count(mortal: Lab) -> None:
+    """Over all that the tests above did to the server; what they count, over this one."""
+    tokens = 300
+
+    async def work() -> int:
+        rollouts = [mortal.submit([3, 4], tokens) for _ in range(4)]
+        await mortal.generating(rollouts, 20)
+        mortal.server.interrupt(rollouts[:2])
+        await mortal.until(lambda: mortal.host.of("interrupted"), "the interruption")
+        [(_, stopped)] = mortal.host.of("interrupted")
+        await mortal.settled(rollouts)
+        mortal.server.load(mortal.version + 1, "in_place")
+        await mortal.until(lambda: mortal.host.of("loaded"), "the weights")
+        for rollout_id, segment in stopped.items():
+            mortal.resubmit(rollout_id, [3, 4], tokens - len(segment), segment.ids)
+        await mortal.settled(rollouts)
+        return sum(2 + len(segment) for segment in stopped.values())
+
+    before = len(mortal.host.spans)
+    recomputed = mortal.run(work())
+    mortal.run(asyncio.sleep(0.05))
+    end_ns = time.monotonic_ns() - mortal.origin_ns
+    mortal.server.close_spans(end_ns)
+    spans = mortal.host.spans
+    assert spans[-1].end_ns == end_ns
+    assert all(span.start_ns < span.end_ns for span in spans)
+    for last, span in itertools.pairwise(spans):
+        assert last.end_ns == span.start_ns
+        assert last.activity != span.activity
+    assert {"idle", "generate", "down"} <= {span.activity for span in spans}
+    mine = spans[before:]
+    assert [x.activity for x in mine if x.activity != "idle"] == ["generate", "load", "generate"]
+    assert mine[-1].activity == "idle"
+    assert _sum(mine, "generated_tokens") == 4 * tokens
+    assert _sum(mine, "recomputed_tokens") == recomputed
+    assert _sum([x for x in mine if x.activity != "generate"], "generated_tokens") == 0
+
+
+def _sum(spans: list[ServerSpan], name: str) -> int:
+    return sum(getattr(span, name) for span in spans)
+
+
+def test_two_servers_started_at_once_die_with_who_started_them(lab: Lab, tmp_path: Path) -> None:
+    """Even if that is killed, and cannot clean up; their ports differ."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
+from areal_real.serving.launch import start_server
+from areal_real.serving.options import ServerOptions
+
+async def main():
+    model, logs = Path(sys.argv[1]), Path(sys.argv[2])
+    servers = await asyncio.gather(*(
+        start_server(ServerOptions(), model, weight_version=0, log=logs / f"{{n}}.log")
+        for n in range(2)
+    ))
+    print(*(f"{{server.url}} {{server.pid}}" for server in servers), flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+""")
+    with subprocess.Popen(
+        [sys.executable, str(program), str(lab.partner.folder(0)), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first, leader, second, other = process.stdout.readline().split()
+        assert first != second
+        assert group(int(leader))
+        assert group(int(other))
+        process.kill()
+
+    async def gone() -> None:
+        await lab.until(lambda: not group(int(leader)) and not group(int(other)), "their end", 20)
+
+    lab.run(gone())

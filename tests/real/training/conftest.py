@@ -1,0 +1,155 @@
+"""What is made once for all tests of the trainer: a reference, and trainers of several layouts."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.training import small
+
+HERE = Path(__file__).parent
+
+ONE = [
+    {"name": "one", "layout": {}, "models": ["plain", "tied"], "actions": ["one_step", "long"]},
+    {"name": "more", "layout": {}, "models": ["plain"], "actions": ["options", "new", "few"]},
+    {"name": "disk", "layout": {}, "models": ["plain"], "actions": ["full_disk"]},
+    {"name": "bf16", "layout": {"dtype": "bfloat16"}, "models": ["plain"], "actions": ["long"]},
+]
+
+EQUAL = ["one_step", "long", "weights"]
+TWO = [
+    {
+        "name": "tp2",
+        "layout": {"tensor_parallel": 2},
+        "models": ["plain", "tied"],
+        "actions": [*EQUAL, "options", "new"],
+    },
+    {
+        "name": "pp2",
+        "layout": {"pipeline_parallel": 2},
+        "models": ["plain", "tied"],
+        "actions": [*EQUAL, "new"],
+    },
+    {
+        "name": "dp2",
+        "layout": {"data_parallel": 2},
+        "models": ["plain", "tied"],
+        "actions": [*EQUAL, "few"],
+    },
+    {
+        "name": "dp2-distributed",
+        "layout": {"data_parallel": 2, "distributed_optimizer": True},
+        "models": ["plain", "tied"],
+        "actions": [*EQUAL, "few"],
+    },
+    {
+        "name": "disk",
+        "layout": {"pipeline_parallel": 2},
+        "models": ["plain"],
+        "actions": ["full_disk"],
+    },
+    {
+        "name": "bf16",
+        "layout": {"data_parallel": 2, "distributed_optimizer": True, "dtype": "bfloat16"},
+        "models": ["plain"],
+        "actions": ["long"],
+    },
+]
+
+FOUR = [
+    {
+        "name": "tp2-pp2",
+        "layout": {"tensor_parallel": 2, "pipeline_parallel": 2},
+        "models": ["plain", "tied"],
+        "actions": EQUAL,
+    },
+    {
+        "name": "tp2-dp2-distributed",
+        "layout": {"tensor_parallel": 2, "data_parallel": 2, "distributed_optimizer": True},
+        "models": ["plain", "tied"],
+        "actions": EQUAL,
+    },
+    {
+        "name": "pp2-dp2",
+        "layout": {"pipeline_parallel": 2, "data_parallel": 2},
+        "models": ["plain", "tied"],
+        "actions": [*EQUAL, "few"],
+    },
+]
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, and what plain torch makes of them."""
+    return _once(
+        tmp_path_factory,
+        "reference",
+        lambda out: small.run_script(HERE / "reference.py", str(out)),
+    )
+
+
+@pytest.fixture(scope="session")
+def two(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the layouts of two processes."""
+    return _once(tmp_path_factory, "two", lambda out: _run(reference, out, TWO, 2))
+
+
+@pytest.fixture(scope="session")
+def one(reference: Path, two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of one process; it also goes on from the checkpoints of two."""
+    adopted = [
+        {
+            "name": f"after-{item['name']}",
+            "layout": {},
+            "models": [model],
+            "actions": ["adopted"],
+            "folder": str(two / f"{item['name']}-{model}" / "halfway"),
+        }
+        for item in TWO[:4]
+        for model in ("plain", "tied")
+    ]
+    return _once(tmp_path_factory, "one", lambda out: _run(reference, out, ONE + adopted, 1))
+
+
+@pytest.fixture(scope="session")
+def four(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the layouts of four processes."""
+    return _once(tmp_path_factory, "four", lambda out: _run(reference, out, FOUR, 4))
+
+
+def _run(reference: Path, out: Path, plan: list[dict[str, Any]], processes: int) -> None:
+    (out / "plan.json").write_text(json.dumps(plan))
+    small.run_script(
+        HERE / "layouts.py",
+        str(reference),
+        str(out),
+        str(out / "plan.json"),
+        processes=processes,
+    )
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of pytest's processes fills, and the others wait for."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    out = base / f"trainer-{name}"
+    with (base / f"trainer-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        failed = base / f"trainer-{name}.failed"
+        if failed.exists():
+            raise AssertionError(failed.read_text())
+        if not out.exists():
+            out.mkdir()
+            try:
+                make(out)
+            except AssertionError as exc:
+                failed.write_text(str(exc))
+                raise
+    return out

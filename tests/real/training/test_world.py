@@ -1,0 +1,350 @@
+"""A trainer's processes: commanded, killed, abandoned. Real Megatron-Core under real torchrun."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from areal_real.errors import BackendError, TrainerLost
+from areal_real.training.control import PORT_VARIABLE
+from areal_real.training.settings import TrainerSettings
+from areal_real.training.world import TrainerWorld
+from areal_sched.errors import ConfigError
+from areal_sched.measurements import TrainerActivity
+from tests.real.training import small
+
+SETTINGS = TrainerSettings(**{**small.LONG, "held_versions": 2, "start_timeout_s": 180.0})
+TWO_SETTINGS = TrainerSettings(
+    **{**small.LONG, "data_parallel": 2, "distributed_optimizer": True, "start_timeout_s": 180.0}
+)
+ACTIVITIES = TrainerActivity.__args__
+DEAD_S = 20.0
+"""Time for processes to be gone."""
+
+
+class Used:
+    """A world that several tests use, with its event loop and its spans."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runner = asyncio.Runner()
+        self.folder = folder
+        self.model = small.write_config(folder / "model")
+        self.batch = folder / "batch.safetensors"
+        small.batch().save(self.batch)
+        self.spans: list[tuple[str, int, int, int, int, int]] = []
+        self.world = TrainerWorld(
+            SETTINGS, log=folder / "log", on_span=lambda *span: self.spans.append(span)
+        )
+        self.run = self.runner.run
+        self.run(self.world.start(self.model))
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
+    used = Used(tmp_path_factory.mktemp("world"))
+    yield used
+    used.run(used.world.stop())
+    used.runner.close()
+    assert all(gone(pid) for pid in (*used.world.pids, used.world.agent_pid))
+    assert not used.world.lost.done(), "a world that is stopped is not lost"
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends soon; a zombie has ended."""
+    until = time.monotonic() + DEAD_S
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_no_torch_in_the_run() -> None:
+    code = "import sys, areal_real.training.world; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=small.ROOT)
+
+
+def test_warm_start_then_training(used: Used) -> None:
+    losses = [
+        used.run(used.world.supervised(used.batch, learning_rate=1e-2, optimizer_steps=3))["loss"]
+        for _ in range(4)
+    ]
+    assert losses == sorted(losses, reverse=True)
+    before = used.run(used.world.logprobs(used.batch))
+    stats = used.run(used.world.train(1, used.batch))
+    assert stats["optimizer_steps"] == 2
+    assert stats["learning_rate"] == pytest.approx(1e-2 * (1 + 2) / 2 / 3), "the warm-up begins"
+    after = used.run(used.world.logprobs(used.batch))
+    assert before.keys() == after.keys() == set(range(100, 112))
+    assert before[100] != after[100]
+
+
+def test_spans_come_as_they_happen(used: Used) -> None:
+    used.spans.clear()
+    began_ns = time.monotonic_ns()
+    used.run(used.world.train(5, used.batch))
+    ended_ns = time.monotonic_ns()
+    names = [span[0] for span in used.spans]
+    assert names == ["overhead", "proximal", *["minibatch", "optimizer"] * 2]
+    assert set(names) <= set(ACTIVITIES)
+    clock_ns = began_ns
+    for _, version, start_ns, end_ns, waiting_ns, _ in used.spans:
+        assert version == 5
+        assert clock_ns <= start_ns <= end_ns
+        assert waiting_ns == 0, "one process waits for nobody"
+        clock_ns = end_ns
+    assert clock_ns <= ended_ns
+    counts = {name: n for name, *_, n in used.spans}
+    assert counts["proximal"] >= counts["minibatch"] > 0
+
+
+def test_the_proximal_policy_is_the_behaviour_policy_when_nothing_is_stale(used: Used) -> None:
+    batch = small.batch(seed=9)
+    path = used.folder / "fresh.safetensors"
+    batch.save(path)
+    logprobs = used.run(used.world.logprobs(path))
+    offset = np.arange(len(batch.tokens)) - np.repeat(batch.starts, batch.lengths)
+    answers = offset >= np.repeat(batch.prompt_tokens, batch.lengths)
+    batch.behaviour_logprobs[answers] = np.concatenate(
+        [logprobs[i] for i in batch.rollout_ids.tolist()]
+    )
+    batch.save(path)
+    stats = used.run(used.world.train(6, path))
+    assert stats["behaviour_weight"] == 1.0
+    assert stats["behaviour_weight_max"] == 1.0
+    assert stats["dropped"] == 0.0
+
+
+def test_an_error_leaves_the_world_alive(used: Used) -> None:
+    with pytest.raises(BackendError, match="nowhere: No such file"):
+        used.run(used.world.train(7, used.folder / "nowhere"))
+    (used.folder / "broken").write_bytes(b"\0" * 20)
+    with pytest.raises(BackendError, match="broken: "):
+        used.run(used.world.train(7, used.folder / "broken"))
+    used.run(used.world.train(7, used.batch))
+
+
+def test_export_is_replaced_whole_with_what_lies_beside_the_model(used: Used) -> None:
+    (used.model / "tokenizer.json").write_text("{}")
+    (used.model / "secret.txt").write_text("not to be copied")
+    out = used.folder / "published"
+    used.run(used.world.export(out))
+    first = load_file(out / "model.safetensors")
+    used.run(used.world.train(8, used.batch))
+    (out / "stale").write_text("of the export before")
+    used.run(used.world.export(out))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    second = load_file(out / "model.safetensors")
+    assert first["model.norm.weight"].tolist() != second["model.norm.weight"].tolist()
+    config = json.loads((out / "config.json").read_text())
+    assert config["torch_dtype"] == "float32"
+    assert config["architectures"] == ["Qwen2ForCausalLM"]
+    assert not [path for path in used.folder.iterdir() if path.suffix in (".part", ".old")]
+
+
+def test_an_export_that_cannot_be_written(used: Used) -> None:
+    (used.folder / "file").write_text("")
+    with pytest.raises(BackendError, match=r"file/out: Not a directory"):
+        used.run(used.world.export(used.folder / "file" / "out"))
+
+
+def test_a_disk_that_is_full(used: Used, tmp_path: Path) -> None:
+    """A file system of 1.6 MB, filled up beside a checkpoint."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    if (
+        mount is None
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=1600k", "tmpfs", disk], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("no right to mount a small file system; a limit on file sizes is tried anyway")
+    try:
+        used.run(used.world.save(disk / "kept"))
+        before = {path: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+        (disk / "filling").write_bytes(b"\0" * (shutil.disk_usage(disk).free - 60_000))
+        for folder in ("kept", "next"):
+            with pytest.raises(BackendError, match=f"{folder}: .*No space left on device"):
+                used.run(used.world.save(disk / folder))
+        assert sorted(path.name for path in disk.iterdir()) == ["filling", "kept"]
+        assert {path: path.read_bytes() for path in before} == before
+        (disk / "filling").unlink()
+        used.run(used.world.save(disk / "next"))
+        assert (disk / "next" / "trainer.json").is_file()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_weights_go_to_a_process_group_while_training_goes_on(used: Used) -> None:
+    version = int(used.run(_last_version(used)))
+    used.run(used.world.export(used.folder / "published"))
+    wanted = load_file(used.folder / "published" / "model.safetensors")
+    sender = used.world.sender
+
+    async def send() -> dict[str, np.ndarray]:
+        address, port = await sender.listen("weights-0", 2)
+        specs = await sender.tensors(version)
+        shapes = json.dumps([[s.name, s.dtype, s.shape] for s in specs])
+        out = used.folder / "received.safetensors"
+        receiver = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name("receiver.py")),
+            *(address, str(port), shapes, str(out)),
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        training = asyncio.create_task(used.world.train(version + 1, used.batch))
+        await sender.join("weights-0")
+        await sender.send("weights-0", version)
+        await training
+        assert await receiver.wait() == 0
+        await sender.leave("weights-0")
+        with pytest.raises(BackendError, match="there is no group 'weights-0'"):
+            await sender.send("weights-0", version)
+        with pytest.raises(BackendError, match=f"version 999 are not held; held: .*{version}"):
+            await sender.tensors(999)
+        return load_file(out)
+
+    found = used.run(send())
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+async def _last_version(used: Used) -> int:
+    folder = used.folder / "counters"
+    await used.world.save(folder)
+    return int(json.loads((folder / "trainer.json").read_text())["version"])
+
+
+class TestStarting:
+    def test_a_model_that_cannot_be_trained(self, tmp_path: Path) -> None:
+        async def start() -> TrainerWorld:
+            world = TrainerWorld(SETTINGS, log=tmp_path / "log")
+            model = small.write_config(tmp_path / "model", model_type="bert")
+            with pytest.raises(ConfigError, match="model_type = 'bert'"):
+                await world.start(model)
+            return world
+
+        world = asyncio.run(start())
+        assert len(world.pids) == 1
+        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+
+    def test_too_slow(self, tmp_path: Path) -> None:
+        async def start() -> TrainerWorld:
+            settings = TrainerSettings(**{**small.ONE_STEP, "start_timeout_s": 1.0})
+            world = TrainerWorld(settings, log=tmp_path / "log")
+            with pytest.raises(TrainerLost, match="not ready after 1 s"):
+                await world.start(small.write_config(tmp_path / "model"))
+            return world
+
+        assert gone(asyncio.run(start()).agent_pid)
+
+    def test_processes_that_die_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "torch.py").write_text("raise SystemExit('no torch here')\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+        async def start() -> None:
+            world = TrainerWorld(SETTINGS, log=tmp_path / "log")
+            with pytest.raises(TrainerLost, match=r"status 1(.|\n)*no torch here"):
+                await world.start(small.write_config(tmp_path / "model"))
+
+        asyncio.run(start())
+
+
+class TestEnding:
+    """Each with a world of two processes of its own."""
+
+    def test_a_killed_process_is_noticed_in_the_middle_of_a_step(self, tmp_path: Path) -> None:
+        async def go() -> TrainerWorld:
+            world, batch = await _two(tmp_path)
+            await world.save(tmp_path / "checkpoint")
+            step = asyncio.create_task(world.train(1, batch))
+            await asyncio.sleep(0.05)
+            assert not step.done()
+            os.kill(world.pids[1], signal.SIGKILL)
+            with pytest.raises(TrainerLost, match="the trainer ended") as lost:
+                await step
+            assert f"pid: {world.pids[1]}" in str(lost.value), "the log says who died"
+            assert isinstance(await world.lost, TrainerLost)
+            with pytest.raises(TrainerLost):
+                await world.export(tmp_path / "never")
+            await world.stop()
+            assert not (tmp_path / "never").exists()
+            return world
+
+        world = asyncio.run(go())
+        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+
+    def test_stopped_in_the_middle_of_a_step(self, tmp_path: Path) -> None:
+        async def go() -> TrainerWorld:
+            world, batch = await _two(tmp_path)
+            step = asyncio.create_task(world.train(1, batch))
+            await asyncio.sleep(0.05)
+            await world.stop()
+            with pytest.raises(TrainerLost, match="stopped"):
+                await step
+            assert not world.lost.done()
+            await world.stop()
+            return world
+
+        world = asyncio.run(go())
+        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+
+    def test_nobody_without_the_secret_is_heard_and_processes_die_with_the_run(
+        self, tmp_path: Path
+    ) -> None:
+        run = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("lonely_run.py")), str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(small.ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert run.stdout is not None
+        told = json.loads(run.stdout.readline())
+        try:
+            environment = Path(f"/proc/{told['pids'][0]}/environ").read_text()
+            assert PORT_VARIABLE in environment
+            assert not any(gone_now(pid) for pid in told["pids"])
+        finally:
+            run.kill()
+            run.wait()
+            run.stdout.close()
+        assert all(gone(pid) for pid in told["pids"])
+        assert told["refused"], "a stranger was listened to"
+
+
+def gone_now(pid: int) -> bool:
+    """Whether there is no such process."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def _two(folder: Path) -> tuple[TrainerWorld, Path]:
+    """A world of two, and a batch that takes it a while."""
+    world = TrainerWorld(TWO_SETTINGS, log=folder / "log")
+    await world.start(small.write_config(folder / "model"))
+    batch = folder / "batch.safetensors"
+    small.batch(sequences=600).save(batch)
+    return world, batch
