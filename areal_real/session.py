@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from areal_real.backend import RealBackend
 from areal_real.checkpoints import Checkpoints
@@ -25,8 +22,10 @@ from areal_real.live import Setting
 from areal_real.metrics import read_rows
 from areal_real.roles import RunningServer, Watcher
 from areal_real.run import Outcome, Run, header_of
-from areal_real.tasks import TrainingTask, task_of
-from areal_real.training.batch import Batch, Sample
+from areal_real.tasks.build import make_task
+from areal_real.tasks.model import write_model
+from areal_real.tasks.problem import Task
+from areal_real.tasks.warm_start import Demonstrator, warm_start_parts
 from areal_real.training.world import TrainerWorld
 from areal_sched.errors import ConfigError
 
@@ -100,7 +99,7 @@ def train(
     """
     for key, missing in config.missing_files():
         raise ConfigError(f"{key} = {missing}: no such file or folder")
-    task = task_of(config)
+    task = make_task(config)
     folder = prepare(config, path, resume=resume, overwrite=overwrite)
     if not folder.model.exists():
         _make_model(config, task, folder)
@@ -115,7 +114,7 @@ def train(
 async def _train(
     config: RealConfig,
     folder: RunFolder,
-    task: TrainingTask,
+    task: Task,
     checkpoints: Checkpoints,
     name: str,
     watcher: Watcher,
@@ -159,15 +158,13 @@ def evaluate_again(path: Path, watcher: Watcher) -> dict[int, float]:
     if not folder.config.exists():
         raise ConfigError(f"{path}: no run directory (it has no {folder.config.name})")
     config = load_config(folder.config)
-    task = task_of(config)
+    task = make_task(config)
     if versions_to_evaluate(config, folder):
         asyncio.run(_evaluate(config, folder, task, watcher))
     return {int(x["step"]): float(x["accuracy"]) for x in read_rows(folder.held_out)}
 
 
-async def _evaluate(
-    config: RealConfig, folder: RunFolder, task: TrainingTask, watcher: Watcher
-) -> None:
+async def _evaluate(config: RealConfig, folder: RunFolder, task: Task, watcher: Watcher) -> None:
     async def no_warm_start(world: TrainerWorld) -> None:
         """No trainer is started."""
 
@@ -189,49 +186,41 @@ def _teller(watcher: Watcher) -> Callable[[int, float], None]:
     )
 
 
-def _make_model(config: RealConfig, task: TrainingTask, folder: RunFolder) -> None:
+def _make_model(config: RealConfig, task: Task, folder: RunFolder) -> None:
     if config.real.model.path is not None:
         folder.model.symlink_to(config.real.model.path.resolve(), target_is_directory=True)
         return
     part = folder.model.with_name("model.part")
     shutil.rmtree(part, ignore_errors=True)
-    task.write_model(part, seed=config.real.seed)
+    tokenizer = task.tokenizer
+    write_model(
+        part, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id, seed=config.real.seed
+    )
     part.replace(folder.model)
 
 
 async def _warm_start(
-    config: RealConfig,
-    folder: RunFolder,
-    task: TrainingTask,
-    world: TrainerWorld,
-    watcher: Watcher,
+    config: RealConfig, folder: RunFolder, task: Task, world: TrainerWorld, watcher: Watcher
 ) -> None:
     """Teach the model what answers look like, so that some of them earn a reward."""
     warm = config.real.warm_start
     if not warm.steps:
         return
+    if not isinstance(task, Demonstrator):
+        raise ConfigError(f"real.warm_start.steps = {warm.steps}: this task shows no examples")
     watcher.phase(f"warm start: {warm.steps} supervised steps")
-    rng = random.Random(config.real.seed)
-    examples = task.examples(warm.steps * warm.batch_sequences, rng)
-    encode, eos = task.tokenizer.encode, task.tokenizer.eos_id
-    samples = []
-    for number, (prompt, answer) in enumerate(examples):
-        ids = [*encode(answer), eos]
-        samples.append(
-            Sample(
-                rollout_id=number,
-                group_id=number,
-                prompt_ids=encode(prompt),
-                response_ids=ids,
-                behaviour_logprobs=np.zeros(len(ids), np.float32),
-                versions=np.zeros(len(ids), np.int64),
-                reward=0.0,
-            )
-        )
     path = folder.batches / "warm-start.safetensors"
-    Batch.of(samples).save(path)
-    await world.supervised(path, learning_rate=warm.learning_rate, optimizer_steps=warm.steps)
-    path.unlink()
+    for part in warm_start_parts(
+        task,
+        steps=warm.steps,
+        batch_sequences=warm.batch_sequences,
+        learning_rate=warm.learning_rate,
+    ):
+        await asyncio.to_thread(part.batch.save, path)
+        await world.supervised(
+            path, learning_rate=part.learning_rate, optimizer_steps=part.optimizer_steps
+        )
+    path.unlink(missing_ok=True)
 
 
 def _results(folder: RunFolder, outcome: Outcome) -> Result:

@@ -93,6 +93,21 @@ class Arithmetic:
         """Tokens of the longest right answer, the end token included."""
         return 4 * self._most + 1
 
+    def check_room(self, *, max_prompt_tokens: int, max_response_tokens: int) -> None:
+        """Check that the longest problem fits into the limits of a run.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        for key, has, needs in (
+            ("max_prompt_tokens", max_prompt_tokens, self.max_prompt_tokens),
+            ("max_response_tokens", max_response_tokens, self.max_answer_tokens),
+        ):
+            if has < needs:
+                raise ConfigError(
+                    f"workload.{key} = {has}: the longest problem of this difficulty needs {needs}"
+                )
+
     def problem(self, position: int) -> Problem:
         """The training problem at this position of an endless order fixed by the seed."""
         numbers = self._new_list(self._random("problem", position))

@@ -1,6 +1,7 @@
 """The built-in task's model: a Hugging Face folder with a tiny Qwen2 and random weights.
 
-Written with numpy alone. SGLang serves it with ``--skip-tokenizer-init``: it has no tokenizer files.
+Written with numpy alone. It has no tokenizer files: SGLang takes token ids, and is started with
+``--skip-tokenizer-init``.
 """
 
 from __future__ import annotations

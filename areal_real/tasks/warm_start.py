@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ PARTS = 20
 """The warm start comes in so many parts: few enough files, and the learning rate falls smoothly."""
 
 
+@runtime_checkable
 class Demonstrator(Protocol):
     """A task that can show how it is done, if not well."""
 

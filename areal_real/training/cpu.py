@@ -15,6 +15,7 @@ import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -50,10 +51,11 @@ CONSTANTS = {
 @cache
 def enable() -> None:
     """Make Megatron run on this machine; safe to call again."""
-    for name in REWRITTEN:
-        importlib.import_module(name)
     if torch.cuda.is_available():
         return
+    with _without_compiler():
+        for name in REWRITTEN:
+            importlib.import_module(name)
     stand_in = types.ModuleType("torch")
     stand_in.__dict__.update(torch.__dict__)
     stand_in.__dict__["cuda"] = _Cuda()
@@ -70,6 +72,20 @@ def enable() -> None:
     random = importlib.import_module("megatron.core.tensor_parallel.random")
     random.__dict__["_get_cuda_rng_state"] = lambda *_, **__: torch.get_rng_state()
     random.__dict__["_set_cuda_rng_state"] = lambda state, *_, **__: torch.set_rng_state(state)
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Let Megatron define its fused functions uncompiled.
+
+    None of them is used here, and the compiler takes longer to import than all of Megatron.
+    """
+    compiler = torch.compile
+    torch.compile = lambda function: function
+    try:
+        yield
+    finally:
+        torch.compile = compiler
 
 
 class _Cuda:

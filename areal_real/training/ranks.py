@@ -17,7 +17,7 @@ from torch import Tensor
 from areal_real.errors import BackendError
 from areal_real.training.settings import TrainerSettings
 
-BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 
 CONTROL_TIMEOUT = timedelta(days=7)
 """Processes wait in the control group for the next command, however long that takes."""
@@ -126,10 +126,7 @@ def join(settings: TrainerSettings) -> Ranks:
     else:
         device = torch.device("cpu")
     if not dist.is_initialized():
-        dist.init_process_group(
-            BACKENDS[settings.device],
-            device_id=device if settings.device == "cuda" else None,
-        )
+        dist.init_process_group(BACKENDS[settings.device])
     size = dist.get_world_size()
     if size != settings.processes:
         raise BackendError(f"{size} processes were started, the layout has {settings.processes}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from areal_real.training import cpu
 from areal_real.training.architecture import Architecture
 from areal_real.training.batch import Batch
 from areal_real.training.checkpoint import Counters, is_checkpoint, load, save, weights_folder
+from areal_real.training.clock import Clock, OnSpan
 from areal_real.training.micro_batch import MicroBatch, check_batch, micro_batch_of
 from areal_real.training.model import DTYPES, build_model
 from areal_real.training.optimizer import Optimizer
-from areal_real.training.pipeline import Loss, Pipeline, Told
+from areal_real.training.pipeline import Loss, Pipeline
 from areal_real.training.ranks import Ranks
 from areal_real.training.settings import TrainerSettings
 from areal_real.training.slots import Slot, all_shapes, slots_of
@@ -32,11 +32,7 @@ from areal_real.training.weights import (
     write_folder,
     write_tensors,
 )
-from areal_sched.measurements import TrainerActivity
 from areal_sched.packing import algorithm_1, longest_processing_time, pack
-
-OnSpan = Callable[[TrainerActivity, int, int, int, int, int], None]
-"""Takes activity, version, start_ns and end_ns (monotonic), waiting_ns, micro_batches."""
 
 
 class Trainer:
@@ -97,7 +93,7 @@ class Trainer:
             BackendError: the batch cannot be trained on, or the gradient is no finite number; on
                 all processes alike.
         """
-        clock = _Clock(self._on_span, version)
+        clock = Clock(self._on_span, version)
         self._enter("policy")
         settings = self._settings
 
@@ -138,7 +134,7 @@ class Trainer:
         Raises:
             BackendError: as `train`.
         """
-        clock = _Clock(self._on_span, self.counters.version)
+        clock = Clock(self._on_span, self.counters.version)
         self._enter("supervised")
 
         def loss(
@@ -160,7 +156,7 @@ class Trainer:
         Raises:
             BackendError: on all processes alike; what was there before is untouched.
         """
-        clock = _Clock(self._on_span, self.counters.version)
+        clock = Clock(self._on_span, self.counters.version)
         dtype = DTYPES[self._settings.dtype]
 
         def fill(part: Path) -> str | None:
@@ -174,7 +170,7 @@ class Trainer:
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All weights under Hugging Face's names, copied, on rank 0."""
-        clock = _Clock(self._on_span, self.counters.version)
+        clock = Clock(self._on_span, self.counters.version)
         weights = whole_weights(self._ranks, self.slots, self._served)
         clock.lap("publish")
         return weights
@@ -185,7 +181,7 @@ class Trainer:
         Raises:
             BackendError: on all processes alike; what was there before is untouched.
         """
-        clock = _Clock(self._on_span, self.counters.version)
+        clock = Clock(self._on_span, self.counters.version)
         save(
             folder,
             self._ranks,
@@ -295,7 +291,7 @@ class Trainer:
         self,
         minibatches: list[list[MicroBatch]],
         loss: Loss,
-        clock: _Clock,
+        clock: Clock,
         learning_rate: Callable[[], float],
     ) -> list[dict[str, float]]:
         """An optimizer step on each minibatch; their statistics, on rank 0."""
@@ -312,7 +308,7 @@ class Trainer:
         return stats
 
     def _report(
-        self, batch: Batch, stats: list[dict[str, float]], clock: _Clock
+        self, batch: Batch, stats: list[dict[str, float]], clock: Clock
     ) -> dict[str, float]:
         per_step = ("grad_norm", "learning_rate")
         means = {name: sum(s[name] for s in stats) / len(stats) for name in per_step}
@@ -331,30 +327,3 @@ class Trainer:
             "optimizer_steps": float(len(stats)),
             **{f"seconds_{name}": ns / 1e9 for name, ns in clock.spent_ns.items()},
         }
-
-
-class _Clock:
-    """Cuts the time of one command into phases."""
-
-    def __init__(self, on_span: OnSpan, version: int) -> None:
-        self._on_span = on_span
-        self._version = version
-        self._since_ns = time.monotonic_ns()
-        self.spent_ns: dict[str, int] = {}
-        self.micro_batches: dict[str, int] = {}
-
-    def lap(self, activity: TrainerActivity, told: Told | None = None) -> None:
-        """A phase ends, and the next begins."""
-        told = told or Told()
-        now_ns = time.monotonic_ns()
-        self.spent_ns[activity] = self.spent_ns.get(activity, 0) + now_ns - self._since_ns
-        self.micro_batches[activity] = self.micro_batches.get(activity, 0) + told.micro_batches
-        self._on_span(
-            activity,
-            self._version,
-            self._since_ns,
-            now_ns,
-            told.waiting_ns,
-            told.micro_batches,
-        )
-        self._since_ns = now_ns

@@ -45,9 +45,11 @@ def _work(settings: TrainerSettings, channel: Channel | None) -> None:
     import torch
 
     torch.set_num_threads(settings.threads)
-    from areal_real.training import cpu, ranks
+    from areal_real.training import cpu
 
-    cpu.enable()
+    cpu.enable()  # before anything else imports Megatron: it shortens that
+    from areal_real.training import ranks
+
     place = ranks.join(settings)
     pids = place.gather(os.getpid())
     if channel is not None:

@@ -9,23 +9,15 @@ import asyncio
 import contextlib
 import hmac
 import json
-import os
 import secrets
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import areal_real
 from areal_real.errors import BackendError, TrainerLost
-from areal_real.training.control import (
-    LONGEST_LINE_BYTES,
-    PORT_VARIABLE,
-    SETTINGS_VARIABLE,
-    TOKEN_VARIABLE,
-    encode,
-)
+from areal_real.training.control import LONGEST_LINE_BYTES, encode
+from areal_real.training.launch import command, end_of_log, environment
 from areal_real.training.sender import WorldSender
 from areal_real.training.settings import TrainerSettings
 from areal_sched.errors import ConfigError
@@ -33,10 +25,6 @@ from areal_sched.errors import ConfigError
 OnSpan = Callable[[str, int, int, int, int, int], None]
 """Takes activity (a `TrainerActivity`), weight version in the making, start_ns and end_ns on the
 monotonic clock, waiting_ns (of the average process), micro_batches."""
-
-LOG_LINES = 25
-LOG_LINE_CHARACTERS = 300
-"""How much of the log an error shows."""
 
 TOKEN_TIMEOUT_S = 10.0
 """For whoever connects to name the secret."""
@@ -128,7 +116,7 @@ class TrainerWorld:
             await self.stop()
             waited_s = self._settings.start_timeout_s
             raise TrainerLost(
-                f"the trainer was not ready after {waited_s:g} s\n{self._log_end()}"
+                f"the trainer was not ready after {waited_s:g} s\n{end_of_log(self._log)}"
             ) from None
         except BaseException:
             await self.stop()
@@ -223,37 +211,13 @@ class TrainerWorld:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def _launch(self, port: int) -> None:
-        environment = {
-            **os.environ,
-            PORT_VARIABLE: str(port),
-            TOKEN_VARIABLE: self._token,
-            SETTINGS_VARIABLE: json.dumps(self._settings.to_json()),
-            "OMP_NUM_THREADS": str(self._settings.threads),
-            # Megatron warns of every library that is not there.
-            "PYTHONWARNINGS": "ignore",
-            "PYTHONPATH": os.pathsep.join(
-                [str(Path(areal_real.__file__).parents[1]), *_words("PYTHONPATH")]
-            ),
-        }
-        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        if self._settings.device == "cuda":
-            environment.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-            environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-            if self._gpus is not None:
-                environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
         with self._log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc-per-node={self._settings.processes}",
-                "-m",
-                "areal_real.training.worker",
+                *command(self._settings),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment,
+                env=environment(self._settings, port, self._token, self._gpus),
                 start_new_session=True,  # Ctrl-C is for the run
             )
 
@@ -269,17 +233,23 @@ class TrainerWorld:
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
         """Take answers until the other end is gone."""
-        with contextlib.suppress(OSError, ValueError):
+        reason = ""
+        try:
             while line := await reader.readline():
                 self._take(json.loads(line))
+        except ConnectionError:
+            pass
+        except Exception as exc:  # what we were sent, or who is told of spans
+            reason = f"the trainer's message was not understood: {exc!r}"
         if self._stopping:
             error = TrainerLost("the trainer was stopped")
         else:
             assert self._process is not None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):  # its last words come into the log
-                    await self._process.wait()
-            error = TrainerLost(self._obituary())
+            if not reason:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STOP_TIMEOUT_S):  # its last words, for the log
+                        await self._process.wait()
+            error = TrainerLost(reason or self._obituary())
             self.lost.set_result(error)
         for answer in self._answers.values():
             if not answer.done():
@@ -334,27 +304,4 @@ class TrainerWorld:
         assert self._process is not None
         status = self._process.returncode
         how = self._dying or ("it is gone" if status is None else f"status {status}")
-        return f"the trainer ended: {how}\n{self._log_end()}"
-
-    def _log_end(self) -> str:
-        try:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as exc:
-            return f"{self._log}: {exc.strerror}"
-        last = "\n".join(
-            f"    {line[:LOG_LINE_CHARACTERS]}" for line in _without_agent(lines)[-LOG_LINES:]
-        )
-        return f"last lines of {self._log}:\n{last}"
-
-
-def _without_agent(lines: list[str]) -> list[str]:
-    """Leave out torchrun's own traceback, which hides that of the process it tells of."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent")]
-    if not starts or not any("torch/distributed/run.py" in x for x in lines[starts[-1] :]):
-        return lines
-    ends = [i for i in range(starts[-1], len(lines)) if "ChildFailedError" in lines[i]]
-    return lines[: starts[-1]] + lines[ends[0] :] if ends else lines
-
-
-def _words(variable: str) -> list[str]:
-    return [os.environ[variable]] if os.environ.get(variable) else []
+        return f"the trainer ended: {how}\n{end_of_log(self._log)}"

@@ -24,7 +24,7 @@ from areal_real.rewards.sandbox.needs import LIBRARIES, PythonFiles, python_file
 from areal_real.rewards.sandbox.syscalls import seccomp_program
 
 Mode = Literal["root", "user"]
-Ending = Literal["done", "error", "time", "output", "killed"]
+Ending = Literal["done", "error", "cpu", "wall", "output", "killed"]
 
 _ERROR_TAIL_BYTES = 4096
 _END_S = 10.0  # for a killed sandbox to be gone; it takes milliseconds
@@ -56,8 +56,9 @@ class Outcome:
     """How a program ended.
 
     Attributes:
-        ending: ``done`` (exit status 0), ``error`` (another one), ``time`` (out of processor or
-            wall time), ``output`` (printed too much), ``killed`` (by another signal).
+        ending: ``done`` (exit status 0), ``error`` (another one), ``cpu`` (out of processor time),
+            ``wall`` (out of wall time), ``output`` (printed too much), ``killed`` (by another
+            signal).
         stdout: what it printed; of the form ``calls``, one line of JSON per finished call.
         error: the last line it printed to standard error.
         wall_s: how long it took.
@@ -150,7 +151,7 @@ class Sandbox:
             in_time = _wait(process, info, limits.wall_s)
             wall_s = time.monotonic() - began
             error = _tail(errors)
-            if os.fstat(started.fileno()).st_size == 0 and in_time:
+            if os.fstat(started.fileno()).st_size == 0:
                 raise SandboxFailed(f"the sandbox did not start: {error or process.returncode}")
             printed.seek(0)
             stdout = printed.read(limits.file_bytes)
@@ -296,8 +297,10 @@ def _tail(errors: BinaryIO) -> str:
 
 def _ending(status: int, in_time: bool, full: bool) -> Ending:
     """Translate an exit status of bubblewrap, which is 128 + signal after a signal."""
-    if not in_time or status in (128 + signal.SIGXCPU, 128 + signal.SIGPROF):
-        return "time"
+    if not in_time:
+        return "wall"
+    if status in (128 + signal.SIGXCPU, 128 + signal.SIGPROF):
+        return "cpu"
     if full:
         return "output"
     if status == 0:

@@ -169,7 +169,7 @@ def test_the_time_limit_holds_for_each_call(sandbox: Sandbox) -> None:
     tests = Suite(tuple(Case([n], n) for n in range(100)), "f")
     verdict = judge(sandbox, tests, "def f(n):\n  while True: pass", Limits(cpu_s=1, wall_s=60))
 
-    assert (verdict.passed, verdict.case, verdict.reason) == (False, 0, "time")
+    assert (verdict.passed, verdict.case, verdict.reason) == (False, 0, "cpu")
 
 
 def test_score_is_one_or_zero(sandbox: Sandbox) -> None:

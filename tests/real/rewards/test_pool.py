@@ -24,6 +24,7 @@ from areal_real.tasks.problem import Problem, RewardKind
 LONG_S = 60.0
 HANG = Problem(problem_id="hang", prompt="", kind="math", reference="1")
 HANGING = r"\boxed{9^{9^{9^{9^9}}}}"
+SLOW = r"\boxed{" + "(x+1)" * 1500 + "}"  # a few seconds
 
 
 def problem(kind: RewardKind = "exact", reference: str = "1") -> Problem:
@@ -43,7 +44,7 @@ async def until_busy(pool: RewardPool, *, apart_from: int = 0) -> int:
         for pid in pool.pids:
             # Loading libraries takes well under a second of computing.
             with contextlib.suppress(psutil.Error):
-                if pid != apart_from and psutil.Process(pid).cpu_times().user > 1.2:
+                if pid != apart_from and psutil.Process(pid).cpu_times().user > 1.0:
                     return pid
 
 
@@ -107,7 +108,7 @@ def test_a_hanging_worker_is_killed_and_replaced() -> None:
 
 def test_a_stopped_worker_is_a_hanging_worker() -> None:
     async def body() -> None:
-        async with RewardPool(1, LONG_S, start_timeout_s=5.0) as pool:
+        async with RewardPool(1, LONG_S, start_timeout_s=3.0) as pool:
             await pool.score(problem(), "1")
             (before,) = pool.pids
             os.kill(before, signal.SIGSTOP)
@@ -134,15 +135,12 @@ def test_an_explosion_in_memory_is_cut() -> None:
 
 def test_killed_from_outside_the_answer_gets_a_second_worker() -> None:
     async def body() -> None:
-        async with RewardPool(1, 3.0) as pool:
-            scoring = asyncio.create_task(pool.score(HANG, HANGING))
+        async with RewardPool(1, LONG_S) as pool:
+            scoring = asyncio.create_task(pool.score(HANG, SLOW))
             first = await until_busy(pool)
             os.kill(first, signal.SIGKILL)
-            # The second worker finds what the first was at: it hangs, and that is the answer's.
-            with pytest.raises(RewardFailed, match="timed out") as caught:
-                await scoring
-            assert caught.value.of_answer
-            assert pool.pids == ()
+            assert await scoring == 0.0
+            assert pool.pids not in ((), (first,))
 
     run(body())
 
@@ -352,7 +350,7 @@ def test_workers_and_sandboxes_end_with_their_parent(confined: None, how: signal
         while len(known) != 2 + 2 * 3 or known != family():
             assert parent.poll() is None, "the parent ended"
             known = family()
-            time.sleep(1.0)
+            time.sleep(0.4)
         parent.send_signal(how)
         parent.wait()
         _, left = psutil.wait_procs(known, timeout=30)

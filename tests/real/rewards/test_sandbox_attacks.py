@@ -15,7 +15,7 @@ from areal_real.rewards.code import Case, Suite, Verdict, judge
 from areal_real.rewards.sandbox.box import Limits, Outcome, Sandbox
 
 LIMITS = Limits(cpu_s=10, wall_s=60, memory_bytes=256 << 20)
-SHORT = replace(LIMITS, cpu_s=1, wall_s=1.3)
+SHORT = replace(LIMITS, wall_s=1.0)
 
 REFUSED = {
     "fork": "import os\nos.fork()",
@@ -195,8 +195,20 @@ def test_runs_out_of_time(sandbox: Sandbox, name: str) -> None:
     """And leaves neither a process nor a zombie behind."""
     outcome = run(sandbox, ENDLESS[name], SHORT)
 
-    assert outcome.ending == "time"
+    assert outcome.ending == "wall"
     assert psutil.Process().children(recursive=True) == []
+
+
+def test_processor_time_is_limited_too(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, ENDLESS["loop"], replace(LIMITS, cpu_s=1))
+
+    assert outcome.ending == "cpu"
+
+
+def test_deafness_to_the_processor_limit_gains_one_second(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, ENDLESS["busy and deaf"], replace(LIMITS, cpu_s=1))
+
+    assert outcome.ending == "killed"
 
 
 EXCESSIVE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 
 import pytest
 
@@ -29,37 +29,37 @@ def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
 
 
 @pytest.fixture(scope="session")
-def first_lab(
+def labs(
     runner: asyncio.Runner, partner: Partner, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    options = dataclasses.replace(OPTIONS, stream_interval_tokens=4)
-    lab = Lab(tmp_path_factory.mktemp("first"), partner, runner, options)
-    runner.run(lab.start())
-    yield lab
-    runner.run(lab.server.stop())
+) -> Iterator[tuple[Lab, Lab]]:
+    """Two servers, started at once."""
+    options = [
+        dataclasses.replace(OPTIONS, stream_interval_tokens=4),
+        dataclasses.replace(OPTIONS, stream_interval_tokens=1, health_timeout_s=8),
+    ]
+    first, second = (
+        Lab(tmp_path_factory.mktemp("server"), partner, runner, chosen) for chosen in options
+    )
 
+    async def both(*work: Coroutine[None, None, None]) -> None:
+        await asyncio.gather(*work)
 
-@pytest.fixture(scope="session")
-def second_lab(
-    runner: asyncio.Runner, partner: Partner, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lab]:
-    options = dataclasses.replace(OPTIONS, stream_interval_tokens=1, health_timeout_s=8)
-    lab = Lab(tmp_path_factory.mktemp("second"), partner, runner, options)
-    runner.run(lab.start())
-    yield lab
-    runner.run(lab.server.stop())
+    runner.run(both(first.start(), second.start()))
+    yield first, second
+    runner.run(both(first.server.stop(), second.server.stop()))
 
 
 @pytest.fixture
-def lab(first_lab: Lab) -> Lab:
+def lab(labs: tuple[Lab, Lab]) -> Lab:
     """A server that must outlive the test."""
-    assert first_lab.host.lost_reason is None
-    first_lab.fresh()
-    return first_lab
+    lab = labs[0]
+    assert lab.host.lost_reason is None
+    lab.fresh()
+    return lab
 
 
 @pytest.fixture
-def mortal(second_lab: Lab) -> Lab:
+def mortal(labs: tuple[Lab, Lab]) -> Lab:
     """A server that a test may kill; it is started again for the next one."""
-    second_lab.fresh()
-    return second_lab
+    labs[1].fresh()
+    return labs[1]

@@ -213,7 +213,7 @@ class RecordingHost:
 
     def segments(self) -> dict[int, Segment]:
         """Of finished rollouts."""
-        return {rollout_id: segment for rollout_id, segment in self.of("finished")}
+        return dict(self.of("finished"))
 
 
 @dataclass
@@ -249,13 +249,13 @@ class Lab:
     def fresh(self) -> None:
         """Between tests: nothing is on the server, nothing has been reported."""
         self.run(self.until(lambda: not self.host.outstanding, "the last test's rollouts"))
+        self.supply.collective = False
+        self.supply.wrong_folder = None
         if not self.server.alive:
             self.run(self.server.restart(self.server.weight_version + 1))
         self.host.reports.clear()
         self.host.broken.clear()
         self.host.lost_reason = None
-        self.supply.collective = False
-        self.supply.wrong_folder = None
 
     @property
     def version(self) -> int:

@@ -19,7 +19,12 @@ ONE = [
     {"name": "one", "layout": {}, "models": ["plain", "tied"], "actions": ["one_step", "long"]},
     {"name": "more", "layout": {}, "models": ["plain"], "actions": ["options", "new", "few"]},
     {"name": "disk", "layout": {}, "models": ["plain"], "actions": ["full_disk"]},
-    {"name": "bf16", "layout": {"dtype": "bfloat16"}, "models": ["plain"], "actions": ["long"]},
+    {
+        "name": "bf16",
+        "layout": {"dtype": "bfloat16"},
+        "models": ["plain"],
+        "actions": ["long", "served"],
+    },
 ]
 
 EQUAL = ["one_step", "long", "weights"]
@@ -58,7 +63,7 @@ TWO = [
         "name": "bf16",
         "layout": {"data_parallel": 2, "distributed_optimizer": True, "dtype": "bfloat16"},
         "models": ["plain"],
-        "actions": ["long"],
+        "actions": ["long", "served"],
     },
 ]
 
@@ -97,7 +102,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def two(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the layouts of two processes."""
-    return _once(tmp_path_factory, "two", lambda out: _run(reference, out, TWO, 2))
+    return _once(tmp_path_factory, "two", lambda out: run_plan(reference, out, TWO, 2))
 
 
 @pytest.fixture(scope="session")
@@ -114,16 +119,17 @@ def one(reference: Path, two: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for item in TWO[:4]
         for model in ("plain", "tied")
     ]
-    return _once(tmp_path_factory, "one", lambda out: _run(reference, out, ONE + adopted, 1))
+    return _once(tmp_path_factory, "one", lambda out: run_plan(reference, out, ONE + adopted, 1))
 
 
 @pytest.fixture(scope="session")
 def four(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the layouts of four processes."""
-    return _once(tmp_path_factory, "four", lambda out: _run(reference, out, FOUR, 4))
+    return _once(tmp_path_factory, "four", lambda out: run_plan(reference, out, FOUR, 4))
 
 
-def _run(reference: Path, out: Path, plan: list[dict[str, Any]], processes: int) -> None:
+def run_plan(reference: Path, out: Path, plan: list[dict[str, Any]], processes: int) -> None:
+    """Run layouts one after the other in one start of processes."""
     (out / "plan.json").write_text(json.dumps(plan))
     small.run_script(
         HERE / "layouts.py",

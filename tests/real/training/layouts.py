@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from areal_real.errors import BackendError
-from areal_real.training import cpu, ranks
+from areal_real.training import cpu
 from areal_real.training.settings import TrainerSettings
 from tests.real.training import small
 
-cpu.enable()
+cpu.enable()  # before anything else imports Megatron: it shortens that
 
+from areal_real.training import ranks  # noqa: E402
 from areal_real.training.trainer import Trainer  # noqa: E402
 
 
@@ -82,16 +83,16 @@ class Layout:
         """Fewer sequences than ranks, and a batch that nothing can be trained on."""
         trainer = self.trainer(small.ONE_STEP)
         self.told["few"] = trainer.train(1, small.batch(sequences=1, seed=5))
-        self.told["refused"] = {}
-        for what, wrong in (
-            ("oversized", small.batch()),
-            ("vocabulary", small.batch(vocab=10_000)),
+        self.told["refused"] = []
+        for most_tokens, wrong in (
+            (40, small.batch()),
+            (64, small.batch(vocab=10_000)),
         ):
-            trainer = self.trainer({**small.ONE_STEP, "micro_batch_tokens": 40})
+            trainer = self.trainer({**small.ONE_STEP, "micro_batch_tokens": most_tokens})
             try:
                 trainer.train(1, wrong)
             except BackendError as exc:
-                self.told["refused"][what] = str(exc)
+                self.told["refused"].append(str(exc))
 
     def full_disk(self) -> None:
         """A checkpoint and an export that do not fit, over ones that did."""
@@ -135,6 +136,10 @@ class Layout:
         found = self.trainer(small.ONE_STEP).whole_weights()
         if self.place.rank == 0:
             save_file({n: t.contiguous() for n, t in found.items()}, self.out / "sent.safetensors")
+
+    def served(self) -> None:
+        """A checkpoint's weights as servers get them."""
+        self.trainer(small.LONG, self.out / "straight").export(self.out / "served")
 
     def new(self) -> None:
         """A model without weights."""

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch_file
 
 from areal_real.training.tensor_files import INDEX
 from tests.real.training import small
@@ -189,6 +191,26 @@ def test_resuming_in_bfloat16_is_exact(world: str, request: pytest.FixtureReques
     assert (weights.view(np.uint32) & 0xFFFF).any()
 
 
+@pytest.mark.parametrize("world", ["one", "two"])
+def test_servers_get_master_weights_rounded(world: str, request: pytest.FixtureRequest) -> None:
+    out = request.getfixturevalue(world) / "bf16-plain"
+    served = load_torch_file(out / "served" / "model.safetensors")
+    masters = load_torch_file(out / "straight" / "weights" / "model.safetensors")
+    assert served.keys() == masters.keys()
+    for name, master in masters.items():
+        assert torch.equal(served[name], master.to(torch.bfloat16)), name
+    assert json.loads((out / "served" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@of_both_models
+def test_exports_have_the_configuration_that_hugging_face_wrote(
+    reference: Path, one: Path, model: str
+) -> None:
+    folders = (reference / model, one / f"one-{model}" / "exported")
+    wanted, found = (json.loads((folder / "config.json").read_text()) for folder in folders)
+    assert found == wanted
+
+
 def test_bfloat16_is_near_float32(reference: Path, one: Path, two: Path) -> None:
     wanted = told(reference / "plain-long")
     for out in (one, two):
@@ -224,11 +246,19 @@ def test_a_new_model_is_the_same_in_every_layout(one: Path, two: Path, layout: s
     assert (wanted["model.layers.0.self_attn.q_proj.bias"] == 0).all()
 
 
-@pytest.mark.parametrize("layout", ["dp2", "dp2-distributed"])
-def test_a_rank_without_sequences(one: Path, two: Path, layout: str) -> None:
-    wanted, found = (
-        told(folder)["few"] for folder in (one / "more-plain", two / f"{layout}-plain")
-    )
+@pytest.mark.parametrize(
+    ("world", "layout"),
+    [
+        ("two", "dp2"),
+        ("two", "dp2-distributed"),
+        pytest.param("four", "pp2-dp2", marks=pytest.mark.slow),
+    ],
+)
+def test_a_rank_without_sequences(
+    one: Path, world: str, layout: str, request: pytest.FixtureRequest
+) -> None:
+    folders = (one / "more-plain", request.getfixturevalue(world) / f"{layout}-plain")
+    wanted, found = (told(folder)["few"] for folder in folders)
     for name in ("loss", "grad_norm", "entropy", "answer_tokens", "micro_batches"):
         assert found[name] == pytest.approx(wanted[name], abs=TOLERANCE), name
 
@@ -236,15 +266,15 @@ def test_a_rank_without_sequences(one: Path, two: Path, layout: str) -> None:
 @pytest.mark.parametrize("place", ["one/more-plain", "two/dp2-plain"])
 def test_a_batch_that_cannot_be_trained_on(place: str, request: pytest.FixtureRequest) -> None:
     world, _, name = place.partition("/")
-    refused = told(request.getfixturevalue(world) / name)["refused"]
+    oversized, vocabulary = told(request.getfixturevalue(world) / name)["refused"]
     batch = small.batch()
     first = int((batch.lengths > 40).argmax())
-    assert refused["oversized"] == (
+    assert oversized == (
         f"rollout {batch.rollout_ids[first]}: {batch.lengths[first]} tokens, a micro-batch has"
         " at most 40"
     )
-    assert refused["vocabulary"].startswith("rollout 100: token ")
-    assert refused["vocabulary"].endswith("the model has 0 to 19")
+    assert vocabulary.startswith("rollout 100: token ")
+    assert vocabulary.endswith("the model has 0 to 19")
 
 
 @pytest.mark.parametrize("world", ["one", "two"])

@@ -237,6 +237,24 @@ async def _last_version(used: Used) -> int:
     return int(json.loads((folder / "trainer.json").read_text())["version"])
 
 
+def test_a_listener_that_fails_is_no_silence(used: Used) -> None:
+    """Spans go to the run's code: what it raises must not leave the run waiting for ever."""
+
+    async def hear() -> None:
+        def refuse(*span: object) -> None:
+            raise ValueError(f"no such activity: {span[0]}")
+
+        world = TrainerWorld(SETTINGS, log=used.folder / "log", on_span=refuse)
+        world._process = used.world._process
+        world.lost = asyncio.get_running_loop().create_future()
+        channel = asyncio.StreamReader()
+        channel.feed_data(b'{"span": ["nap", 1, 2, 3, 0, 0]}\n')
+        await world._watch(channel)
+        assert "no such activity: nap" in str(world.lost.result())
+
+    used.run(hear())
+
+
 class TestStarting:
     def test_a_model_that_cannot_be_trained(self, tmp_path: Path) -> None:
         async def start() -> TrainerWorld:
@@ -259,6 +277,22 @@ class TestStarting:
             return world
 
         assert gone(asyncio.run(start()).agent_pid)
+
+    def test_given_up(self, tmp_path: Path) -> None:
+        async def start() -> TrainerWorld:
+            world = TrainerWorld(TWO_SETTINGS, log=tmp_path / "log")
+            starting = asyncio.create_task(world.start(small.write_config(tmp_path / "model")))
+            while not world.pids:
+                await asyncio.sleep(0.05)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+            with pytest.raises(TrainerLost):
+                await world.export(tmp_path / "never")
+            return world
+
+        world = asyncio.run(start())
+        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
 
     def test_processes_that_die_at_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
