@@ -11,6 +11,11 @@ arranged around it:
 * SGLang starts its scheduler and detokenizer as fresh interpreters that import everything again
   (it must, with CUDA). Without CUDA they are forked from this process, which has imported
   everything already: one import instead of three.
+* Imports that such a server cannot use are left out: the files of other models, and Megatron-Core,
+  which SGLang imports for a debugging aid where it finds it.
+
+On two quiet cores it is ready after 8 s; with fresh interpreters that is 15 s, and 3 s more with
+all imports.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -30,7 +31,8 @@ LOG_LINE_BYTES = 300
 """How much of each; SGLang logs its configuration in one line of 16 kB."""
 
 _PORT_TRIES = 3
-_FOLDERS = "areal-sgl"
+_FOLDERS = "areal-sgl-"
+_LOCK = "lock"
 _SHARED_MEMORY = "shared-memory"
 _LOADS = "/dev/shm/sglang_loads_"
 _living: set[ServerProcess] = set()
@@ -59,7 +61,9 @@ class ServerProcess:
         self._lease = PortLease(options.host)
         _sweep()
         # Short: the path of a Unix socket in it has at most 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}-{os.getpid()}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+        self._lock = (self._folder / _LOCK).open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # until we are done with it, or dead
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http://{host}:{self._lease.port}"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +175,7 @@ class ServerProcess:
     def _clean_up(self) -> None:
         self._lease.release()
         _remove(self._folder)
+        self._lock.close()
 
 
 async def start_server(
@@ -235,12 +240,10 @@ def _remove(folder: Path) -> None:
 
 def _sweep() -> None:
     """Remove what servers left behind whose parents were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}-*-*"):
-        owner = folder.name.split("-")[-2]
-        with contextlib.suppress(OSError):
-            ours = folder.stat().st_uid == os.getuid()
-            if ours and owner.isdecimal() and not Path("/proc", owner).exists():
-                _remove(folder)
+    for lock in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*/{_LOCK}"):
+        with contextlib.suppress(OSError), lock.open("r+") as file:  # or it is not ours, or gone
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(lock.parent)
 
 
 @atexit.register

@@ -91,7 +91,7 @@ class ServerOptions:
     request_timeout_s: float = 300.0
     health_interval_s: float = 5.0
     health_timeout_s: float = 30.0
-    stop_grace_s: float = 3.0
+    stop_grace_s: float = 1.0
     python: str = sys.executable
     extra_args: tuple[str, ...] = ()
 

@@ -26,6 +26,9 @@ from areal_real.rewards.sandbox.syscalls import seccomp_program
 Mode = Literal["root", "user"]
 Ending = Literal["done", "error", "cpu", "wall", "output", "killed"]
 
+FOLDER = "/box"
+"""The temporary folder, as the program sees it; it starts there."""
+
 _ERROR_TAIL_BYTES = 4096
 _END_S = 10.0  # for a killed sandbox to be gone; it takes milliseconds
 
@@ -131,7 +134,7 @@ class Sandbox:
             ]
             filter_fd, harness_fd, source_fd = (file.fileno() for file in loaded)
             command = [*self._head, "--size", str(limits.folder_bytes)]
-            command += ["--perms", "1777", "--tmpfs", "/tmp", "--chdir", "/tmp"]
+            command += ["--perms", "1777", "--tmpfs", FOLDER, "--chdir", FOLDER]
             command += ["--perms", "0444", "--ro-bind-data", str(harness_fd), "/harness.py"]
             command += ["--perms", "0444", "--ro-bind-data", str(source_fd), "/answer.py"]
             command += ["--remount-ro", "/", "--seccomp", str(filter_fd)]
@@ -246,7 +249,8 @@ def _view(python: PythonFiles, mode: Mode) -> list[str]:
         view += ["--dev-bind", device, device]
     for name, value in (
         ("LD_LIBRARY_PATH", LIBRARIES),
-        ("HOME", "/tmp"),
+        ("HOME", FOLDER),
+        ("TMPDIR", FOLDER),
         ("LANG", "C.UTF-8"),
         ("PATH", os.path.dirname(python.executable)),
     ):

@@ -92,7 +92,7 @@ def test_what_cannot_be_done_fails_and_the_server_lives(
 
 def test_more_rollouts_than_the_server_runs_at_once_wait(lab: Lab) -> None:
     async def work() -> None:
-        rollouts = [lab.submit([3, 4], 30) for _ in range(20)]
+        rollouts = [lab.submit([3, 4], 300) for _ in range(20)]
         await lab.generating(rollouts[:8])
         assert sorted(lab.server.streamed()) == rollouts[:8]
         await lab.settled(rollouts)
@@ -107,7 +107,7 @@ def test_a_question_that_nobody_waits_for_is_given_up(lab: Lab) -> None:
         await asyncio.sleep(0.05)
         question.cancel()
         await asyncio.gather(question, return_exceptions=True)
-        rollouts = [lab.submit([3, 4], 30) for _ in range(8)]
+        rollouts = [lab.submit([3, 4], 300) for _ in range(8)]
         await lab.generating(rollouts)  # all at once: the question has left its place
         await lab.settled(rollouts)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from areal_real.serving.ports import FIRST_PORT, LAST_PORT, PortLease
 from areal_real.serving.spans import SpanLog
 from areal_sched.errors import ConfigError
 from areal_sched.measurements import ServerSpan
+from tests.real.serving.processes import group, wait_for
 
 
 def interpreter(folder: Path, script: str) -> str:
@@ -79,19 +80,19 @@ def test_a_port_taken_meanwhile_is_not_the_end(tmp_path: Path) -> None:
 
 def test_stop_ends_the_whole_group_even_a_stubborn_one(tmp_path: Path) -> None:
     server = process(tmp_path, "trap '' TERM; sleep 60 & echo ready; wait; wait; sleep 60")
-    _wait_for(lambda: "ready" in server.log_tail())
+    wait_for(lambda: "ready" in server.log_tail())
     assert server.alive
     assert server.ending == "is running"
     asyncio.run(server.stop())
     assert not server.alive
     assert server.ending == "was killed by signal 9"
-    _wait_for(lambda: not _group(server.pid))
+    wait_for(lambda: not group(server.pid))
     asyncio.run(server.stop())  # again
 
 
 def test_stop_leaves_nothing_behind_and_does_not_wait_for_nothing(tmp_path: Path) -> None:
     server = process(tmp_path, "echo $TMPDIR; exec sleep 60")
-    _wait_for(lambda: "areal-sgl" in server.log_tail())
+    wait_for(lambda: "areal-sgl" in server.log_tail())
     folder = Path(server.log_tail())
     assert folder.is_dir()
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0  # an API token may be in it
@@ -102,7 +103,7 @@ def test_stop_leaves_nothing_behind_and_does_not_wait_for_nothing(tmp_path: Path
 
 def test_stop_that_is_cancelled_kills(tmp_path: Path) -> None:
     server = process(tmp_path, "trap '' TERM; echo ready; while true; do sleep 1; done")
-    _wait_for(lambda: "ready" in server.log_tail())
+    wait_for(lambda: "ready" in server.log_tail())
 
     async def work() -> None:
         stopping = asyncio.create_task(server.stop())
@@ -139,45 +140,26 @@ if {end!r} == "kill":
     ) as user:
         assert user.stdout is not None
         leader = int(user.stdout.readline())
-        _wait_for(lambda: "sleep" in Path(f"/proc/{leader}/cmdline").read_text())
+        wait_for(lambda: "sleep" in Path(f"/proc/{leader}/cmdline").read_text())
         user.communicate("\n")
-    _wait_for(lambda: not _group(leader))
+    wait_for(lambda: not group(leader))
 
 
 def test_what_a_killed_parent_left_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch.tempfile, "gettempdir", lambda: str(tmp_path))
-    dead = tmp_path / "areal-sgl-999999999-abc"
-    mine = tmp_path / f"areal-sgl-{os.getpid()}-abc"
-    for folder in (dead, mine):
+    folders = [tmp_path / f"areal-sgl-{name}" for name in ("dead", "living", "new")]
+    for folder in folders:
         folder.mkdir()
         (folder / "shared-memory").write_text(f"{tmp_path}/not-of-sglang")
     (tmp_path / "not-of-sglang").touch()
-    launch._sweep()
-    assert not dead.exists()
-    assert mine.exists()
+    (folders[0] / "lock").touch()
+    with (folders[1] / "lock").open("w") as living:
+        fcntl.flock(living, fcntl.LOCK_EX)
+        launch._sweep()
+    assert [folder.exists() for folder in folders] == [False, True, True]
     assert (tmp_path / "not-of-sglang").exists()
-
-
-def _group(leader: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, group = (path / "stat").read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(group) == leader and state != "Z":
-            found.append(int(path.name))
-    return found
-
-
-def _wait_for(true: object) -> None:
-    assert callable(true)
-    give_up_s = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < give_up_s, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_a_server_whose_parent_is_gone_already_does_not_start() -> None:

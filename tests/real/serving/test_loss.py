@@ -18,21 +18,9 @@ from areal_real.serving.client import ServerClient
 from areal_real.serving.errors import RequestRefused, ServerGone
 from areal_sched.measurements import ServerSpan
 from tests.real.serving.lab import EXACT, NO_END, Lab
+from tests.real.serving.processes import group
 
 pytestmark = pytest.mark.slow
-
-
-def group(leader: int) -> list[int]:
-    """Processes of a process group that are more than a zombie."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, process_group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(process_group) == leader and state != "Z":
-            found.append(int(process.name))
-    return found
 
 
 async def _lost(lab: Lab, rollouts: list[int], leader: int) -> None:

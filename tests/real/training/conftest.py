@@ -65,6 +65,18 @@ TWO = [
         "models": ["plain"],
         "actions": ["long", "served"],
     },
+    {
+        "name": "bf16-tp2",
+        "layout": {"tensor_parallel": 2, "dtype": "bfloat16"},
+        "models": ["plain"],
+        "actions": ["long"],
+    },
+    {
+        "name": "bf16-pp2",
+        "layout": {"pipeline_parallel": 2, "dtype": "bfloat16"},
+        "models": ["plain"],
+        "actions": ["long"],
+    },
 ]
 
 FOUR = [
