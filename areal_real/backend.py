@@ -16,7 +16,7 @@ from areal_real.rewards.pool import RewardPool
 from areal_real.serving.collective import WeightSender
 from areal_real.serving.options import Sampling, ServerOptions
 from areal_real.serving.segment import Segment
-from areal_real.serving.server import ManagedServer, WeightSupply
+from areal_real.serving.server import ManagedServer
 from areal_real.training.settings import TrainerSettings
 from areal_real.training.world import TrainerWorld
 from areal_sched.commands import UpdateMode
@@ -24,6 +24,9 @@ from areal_sched.errors import ConfigError
 from areal_sched.measurements import ServerSpan
 
 _LOOK_S = 0.02
+
+HELD_VERSIONS = 2
+"""Versions that the trainer keeps to be sent: a server may still load one when the next is out."""
 
 
 class HostedServer:
@@ -33,9 +36,9 @@ class HostedServer:
         server_id: its id.
         options: how it is run.
         sampling: of rollouts.
-        weights: where published weights are.
-        logs: folder for its output.
+        run: the run's directory.
         gpus: of this machine, which it may use.
+        sender: gives whoever sends weights now; nobody where they are read from disk.
     """
 
     def __init__(
@@ -43,17 +46,19 @@ class HostedServer:
         server_id: int,
         options: ServerOptions,
         sampling: Sampling,
-        weights: WeightSupply,
+        run: RunFolder,
         *,
-        logs: Path,
         gpus: Sequence[int] | None,
+        sender: Callable[[], WeightSender | None],
     ) -> None:
+        self._run = run
+        self._sender = sender
         self._executor: RealExecutor | None = None
         self._begun = False
         self._loading = False
         self._used: asyncio.Future[None] | None = None
         self.server = ManagedServer(
-            server_id, self, options, sampling, weights, log_folder=logs, gpus=gpus
+            server_id, self, options, sampling, self, log_folder=run.logs, gpus=gpus
         )
 
     @property
@@ -65,6 +70,17 @@ class HostedServer:
     def kv_cache_tokens(self) -> int:
         """Room of its KV cache."""
         return self.server.kv_cache_tokens
+
+    # ---- where its weights are -----------------------------------------------------------------
+
+    def folder(self, version: int) -> Path:
+        """A Hugging Face folder with published weights."""
+        return self._run.weights(version)
+
+    @property
+    def sender(self) -> WeightSender | None:
+        """Who sends them while the run lasts; before and after it they are read from disk."""
+        return self._sender() if self._executor is not None else None
 
     # ---- what a run asks -----------------------------------------------------------------------
 
@@ -90,6 +106,8 @@ class HostedServer:
             return
         while self._loading:  # what the run had begun
             await asyncio.sleep(_LOOK_S)
+        if not self.server.alive:
+            raise BackendError(f"server {self.server.server_id} is down")
         self._used = asyncio.get_running_loop().create_future()
         self.server.load(version, "interrupt")
         await self._used
@@ -184,26 +202,6 @@ class HostedServer:
             self._executor.measure(span)
 
 
-class Published:
-    """Where a run's published weights are: on disk.
-
-    Args:
-        run: the run's directory.
-    """
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-
-    def folder(self, version: int) -> Path:
-        """A Hugging Face folder."""
-        return self._run.weights(version)
-
-    @property
-    def sender(self) -> WeightSender | None:
-        """Nobody sends them."""
-        return None
-
-
 class RealBackend:
     """The parts, as the configuration wants them.
 
@@ -223,6 +221,7 @@ class RealBackend:
         self._folder = folder
         self._warm_start = warm_start
         self._tiler: SpanTiler | None = None
+        self._world: TrainerWorld | None = None
 
     async def start_world(self, checkpoint: Path | None) -> TrainerWorld:
         """A trainer: from a checkpoint, or fresh and after its warm start.
@@ -243,6 +242,7 @@ class RealBackend:
             except BaseException:
                 await world.stop()
                 raise
+        self._world = world
         return world
 
     async def start_server(self, server_id: int) -> HostedServer:
@@ -256,9 +256,9 @@ class RealBackend:
             server_id,
             server_options(self._config, server_id),
             Sampling(temperature=self._config.real.server.temperature),
-            Published(self._folder),
-            logs=self._folder.logs,
+            self._folder,
             gpus=self._gpus(server_id * size, size),
+            sender=self._sender,
         )
         await server.server.start(self._folder.model, 0)
         return server
@@ -271,6 +271,11 @@ class RealBackend:
         """The reward workers."""
         rewards = self._config.real.rewards
         return RewardPool(rewards.workers, rewards.timeout_s)
+
+    def _sender(self) -> WeightSender | None:
+        if self._config.real.server.weight_transfer == "disk" or self._world is None:
+            return None
+        return self._world.sender
 
     def _span(
         self,
@@ -331,6 +336,7 @@ def trainer_settings(config: RealConfig) -> TrainerSettings:
         dtype=config.real.model.dtype,
         seed=config.real.seed,
         temperature=config.real.server.temperature,
+        held_versions=HELD_VERSIONS if config.real.server.weight_transfer == "collective" else 0,
         tensor_parallel=trainer.tensor_parallel,
         pipeline_parallel=trainer.pipeline_parallel,
         data_parallel=trainer.data_parallel,

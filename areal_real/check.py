@@ -25,6 +25,7 @@ WANTED: dict[str, str | None] = {
     "aiohttp": None,
     "psutil": None,
     "math-verify": None,
+    "pyseccomp": None,
     "tensorboard": None,
 }
 """Packages a run needs, and the versions that were tested together; None: any."""

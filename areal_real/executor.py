@@ -16,6 +16,7 @@ import numpy as np
 
 from areal_real.errors import BackendError
 from areal_real.feed import ProblemFeed
+from areal_real.rewards.errors import RewardFailed
 from areal_real.store import TrajectoryStore
 from areal_real.tasks.problem import Problem, Tokenizer
 from areal_sched import commands as c
@@ -95,7 +96,7 @@ class Learner(Protocol):
 
 
 class Scorer(Protocol):
-    """What the executor needs of the reward workers; `areal_real.rewards.RewardPool` is one."""
+    """What the executor needs of the reward workers; `areal_real.rewards.pool.RewardPool`."""
 
     async def score(self, problem: Problem, answer: str) -> float:
         """Judge an answer; raises `BackendError` where that cannot be done."""
@@ -384,6 +385,9 @@ class RealExecutor:
         try:
             reward = await self._scorer.score(problem, answer)
         except BackendError as exc:
-            self.emit(RolloutFailed(rollout_id=rollout_id, reason=f"reward: {exc}"))
-        else:
-            self.emit(RewardComputed(rollout_id=rollout_id, reward=reward))
+            if not (isinstance(exc, RewardFailed) and exc.of_answer):
+                self.emit(RolloutFailed(rollout_id=rollout_id, reason=f"reward: {exc}"))
+                return
+            # The answer is such that judging it takes for ever: no way to earn a reward.
+            reward = 0.0
+        self.emit(RewardComputed(rollout_id=rollout_id, reward=reward))

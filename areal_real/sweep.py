@@ -1,8 +1,19 @@
 """Many real runs that differ in a few keys, one after the other, taken up again where they stopped.
 
 A sweep is a TOML file: ``base``, the configuration they share, and a table ``[vary]`` whose keys
-are keys of it and whose values are lists; every combination is a run. ``results.jsonl`` in the
-sweep's folder has one small line per finished run: what figures and tables need of it.
+are keys of it and whose values are lists; every combination is a run. Where several keys change
+together, the list has tables of them, each with a ``name``::
+
+    base = "tiny-cpu.toml"
+    [vary]
+    schedule = [
+        { name = "areal", "scheduler.class" = "areal", "limits.eta" = 2 },
+        { name = "synchronous", "scheduler.class" = "synchronous", "limits.eta" = 0 },
+    ]
+    "real.seed" = [1, 2, 3]
+
+``results.jsonl`` in the sweep's folder has one small line per finished run: what figures and tables
+need of it.
 """
 
 from __future__ import annotations
@@ -62,11 +73,28 @@ def read_sweep(path: Path) -> list[SweepRun]:
     runs = []
     for values in itertools.product(*vary.values()):
         settings = dict(zip(vary, values, strict=True))
-        overrides = [f"{key}={toml_value(value)}" for key, value in settings.items()]
-        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())
-        config = load_config(path.parent / base, overrides)
-        runs.append(SweepRun(name, settings, config))
+        overrides = [
+            f"{key}={toml_value(value)}"
+            for name, choice in settings.items()
+            for key, value in _keys_of(path, name, choice).items()
+        ]
+        plain = {key: _name_of(value) for key, value in settings.items()}
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in plain.items())
+        runs.append(SweepRun(name, plain, load_config(path.parent / base, overrides)))
     return runs
+
+
+def _keys_of(path: Path, name: str, choice: object) -> dict[str, Any]:
+    """The keys that a choice sets."""
+    if not isinstance(choice, dict):
+        return {name: choice}
+    if not isinstance(choice.get("name"), str):
+        raise ConfigError(f"{path}: vary.{name} = {toml_value(choice)}: a table needs a name")
+    return {key: value for key, value in choice.items() if key != "name"}
+
+
+def _name_of(choice: Any) -> Any:
+    return choice["name"] if isinstance(choice, dict) else choice
 
 
 def sweep(

@@ -226,8 +226,8 @@ def test_a_rollout_interrupted_often_is_what_its_spans_say(lab: Lab) -> None:
         assert {first, first + 1, first + 2} == set(seen)
 
 
-def test_exactness_holds_for_new_weights_of_the_same_version_label(lab: Lab) -> None:
-    """The label that the server reports is the one it was told: nothing is guessed here."""
+def test_versions_are_what_the_server_was_told(lab: Lab) -> None:
+    """Of its state, and of each token: nothing is guessed here."""
     lab.run(_label(lab))
 
 
