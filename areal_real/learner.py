@@ -51,10 +51,20 @@ class NoCheckpoint(BackendError):
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A finished step. ``stats`` are the trainer's; ``seconds`` from its command to publication."""
+    """A finished step.
+
+    Attributes:
+        version: the weights it made.
+        rollouts: what it trained on.
+        first_versions: of each, the weights of its first token as the server reported them; the
+            state counts from the weights a server had when the rollout was sent there.
+        stats: the trainer's.
+        seconds: from its command to publication.
+    """
 
     version: int
     rollouts: tuple[Rollout, ...]
+    first_versions: tuple[int, ...]
     stats: dict[str, float]
     seconds: float
 
@@ -190,7 +200,9 @@ class TrainerDriver:
         """One step; returns the version that the trainer then holds, None if it is lost."""
         began_s = time.monotonic()
         path = self._batches / f"{version:06d}.safetensors"
-        batch = Batch.of([self._sample(rollout) for rollout in rollouts])
+        samples = [self._sample(rollout) for rollout in rollouts]
+        first_versions = tuple(int(sample.versions[0]) for sample in samples)
+        batch = Batch.of(samples)
         try:
             await asyncio.to_thread(batch.save, path)
             stats = await self.world.train(version, path)
@@ -199,7 +211,9 @@ class TrainerDriver:
             return await self._recover(version, exc)
         path.unlink(missing_ok=True)
         self._restarts = 0
-        self._on_step(StepDone(version, rollouts, stats, time.monotonic() - began_s))
+        self._on_step(
+            StepDone(version, rollouts, first_versions, stats, time.monotonic() - began_s)
+        )
         self._executor.trained(version)
         if version % self._every == 0 or version == self._steps or self.stopping:
             await self.save(version)

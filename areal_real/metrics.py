@@ -68,7 +68,8 @@ class StepMetrics:
 
         Returns:
             ``step``; ``time_s`` since the run began; ``reward`` (mean of the batch); ``lag/mean``
-            and ``lag/max`` in versions; ``response_tokens/mean`` and ``/max``; ``tokens_per_s``
+            and ``lag/max`` in versions, and ``lag/reported_mean`` by the versions that servers
+            reported with the first tokens; ``response_tokens/mean`` and ``/max``; ``tokens_per_s``
             (generated tokens of trained trajectories per second since the step before);
             ``interruptions`` (mean of the batch); idle shares; and under ``trainer/`` what the
             trainer tells.
@@ -86,6 +87,7 @@ class StepMetrics:
             "reward": sum(x.reward for x in rollouts) / len(rollouts),
             "lag/mean": sum(lags) / len(lags),
             "lag/max": max(lags),
+            "lag/reported_mean": done.version - 1 - sum(done.first_versions) / len(rollouts),
             "response_tokens/mean": sum(tokens) / len(tokens),
             "response_tokens/max": max(tokens),
             "tokens_per_s": sum(tokens) / seconds,

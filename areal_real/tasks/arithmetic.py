@@ -1,14 +1,15 @@
 """The built-in task: running totals of a list of small numbers, written digit by digit.
 
-``a6b5c6d4=`` asks for the total after each number; the answer is ``a660b511c671d412``: for each
-number its letter, the number itself, and the total so far, its units before its tens as one adds by
-hand (6, 11, 17, 21). An answer is right if all of it is. It has four tokens per number, so
-answers differ in length as the lists do, and the longest of a batch are waited for.
+``37a6b5c4=`` begins at 37 and asks for the total after each number. The answer is
+``73a634b584c425``: the total to begin with, then for each number its letter, the number itself and
+the total so far, every total with its units before its tens as one adds by hand (37, 43, 48, 52).
+An answer is right if all of it is. It has four tokens per number, so answers differ in length
+as the lists do, and the longest of a batch are waited for.
 
-A model is warmed up on demonstrations by somebody who mostly forgets the carry: when the units pass
-9 they begin anew, and the tens stay as they are. From these it can learn the form, to add digits,
-and that a carry happens at times; that it is needed always, only the reward tells. So it begins
-well below half right and has to learn the rest by trying.
+A model is warmed up on demonstrations by somebody who forgets the carry more often than not: when
+the units pass 9 they begin anew, and the tens stay as they are. From these it can learn the form,
+to add digits, and that a carry happens at times; that it is needed always, only the reward tells.
+So it begins well below half right and has to learn the rest by trying.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ LETTERS = "abcdefghijklmnopqrstuvwx"
 CHARACTERS = "0123456789=" + LETTERS
 
 FEWEST_NUMBERS = 2
-LARGEST_NUMBER = 6
 MOST_NUMBERS = (12, 16, 20, 24)
-"""Of a list, by difficulty from 1. Their total stays below 100: 24 numbers have their mean at 84,
-and a list that comes to more is drawn again."""
+"""Of a list, by difficulty from 1."""
 
-FORGOTTEN_CARRIES = 0.6
+LARGEST_NUMBER = 6
+LARGEST_TOTAL = 99
+"""Two digits. 24 numbers have their mean at 84; a list that comes to more is drawn again."""
+
+FORGOTTEN_CARRIES = 0.55
 """Share of the carries that a demonstration forgets."""
 
 HELD_OUT_SEED = 20250524
@@ -39,6 +42,9 @@ HELD_OUT_SEED = 20250524
 
 MOST_HELD_OUT = 100_000
 """Of far more lists than that, even of 12 numbers."""
+
+List = tuple[int, ...]
+"""The total to begin with, and the numbers to add."""
 
 
 class Example(NamedTuple):
@@ -86,12 +92,12 @@ class Arithmetic:
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens of the longest prompt."""
-        return 2 * self._most + 1
+        return 2 + 2 * self._most + 1
 
     @property
     def max_answer_tokens(self) -> int:
         """Tokens of the longest right answer, the end token included."""
-        return 4 * self._most + 1
+        return 2 + 4 * self._most + 1
 
     def check_room(self, *, max_prompt_tokens: int, max_response_tokens: int) -> None:
         """Check that the longest problem fits into the limits of a run.
@@ -130,32 +136,33 @@ class Arithmetic:
         # A text is hashed the same way in every process.
         return random.Random(f"{self._seed}/{purpose}/{position}")
 
-    def _new_list(self, rng: random.Random) -> tuple[int, ...]:
+    def _new_list(self, rng: random.Random) -> List:
         while True:
             numbers = self._draw(rng)
             if numbers not in self._held_out_set:
                 return numbers
 
-    def _held_out_lists(self) -> Iterator[tuple[int, ...]]:
-        seen: set[tuple[int, ...]] = set()
+    def _held_out_lists(self) -> Iterator[List]:
+        seen: set[List] = set()
         for number in count():
             numbers = self._draw(random.Random(f"{HELD_OUT_SEED}/{number}"))
             if numbers not in seen:
                 seen.add(numbers)
                 yield numbers
 
-    def _draw(self, rng: random.Random) -> tuple[int, ...]:
+    def _draw(self, rng: random.Random) -> List:
         length = rng.randint(FEWEST_NUMBERS, self._most)
         while True:
             numbers = tuple(rng.randint(1, LARGEST_NUMBER) for _ in range(length))
-            if sum(numbers) < 100:
-                return numbers
+            if (room := LARGEST_TOTAL - sum(numbers)) >= 0:
+                return (rng.randint(0, room), *numbers)
 
 
 def write_prompt(numbers: Sequence[int]) -> str:
-    """The question: each number after its letter."""
-    pairs = zip(LETTERS, numbers, strict=False)
-    return "".join(f"{letter}{number}" for letter, number in pairs) + "="
+    """The question: the total to begin with, and each number after its letter."""
+    first, *rest = numbers
+    pairs = zip(LETTERS, rest, strict=False)
+    return f"{first:02d}" + "".join(f"{letter}{number}" for letter, number in pairs) + "="
 
 
 def write_answer(numbers: Sequence[int]) -> str:
@@ -164,8 +171,10 @@ def write_answer(numbers: Sequence[int]) -> str:
 
 
 def _answer(numbers: Sequence[int], *, forgets: random.Random | None) -> str:
-    units, tens, parts = 0, 0, []
-    for letter, number in zip(LETTERS, numbers, strict=False):
+    first, *rest = numbers
+    tens, units = divmod(first, 10)
+    parts = [f"{units}{tens}"]
+    for letter, number in zip(LETTERS, rest, strict=False):
         carry, units = divmod(units + number, 10)
         if carry and forgets is not None and forgets.random() < FORGOTTEN_CARRIES:
             carry = 0

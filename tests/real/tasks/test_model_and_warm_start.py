@@ -97,11 +97,11 @@ held_out_problems = 2
 def test_the_task_of_a_configuration(tmp_path: Path) -> None:
     task = make_task(parse_config(BASE, []))
     assert isinstance(task, Arithmetic)
-    assert (task.max_answer_tokens, len(task.held_out())) == (49, 2)
+    assert (task.max_answer_tokens, len(task.held_out())) == (51, 2)
     harder = make_task(parse_config(BASE, ["real.task.difficulty=2"]))
     assert isinstance(harder, Arithmetic)
-    assert harder.max_answer_tokens == 65
-    with pytest.raises(ConfigError, match=r"workload.max_prompt_tokens = 40: .* needs 41"):
+    assert harder.max_answer_tokens == 67
+    with pytest.raises(ConfigError, match=r"workload.max_prompt_tokens = 40: .* needs 43"):
         make_task(parse_config(BASE, ["real.task.difficulty=3"]))
 
     file = tmp_path / "set.jsonl"
