@@ -5,6 +5,8 @@ are keys of it and whose values are lists; every combination is a run. Where sev
 together, the list has tables of them, each with a ``name``::
 
     base = "tiny-cpu.toml"
+    [set]                       # may be left out: the same in all runs
+    "workload.steps" = 40
     [vary]
     schedule = [
         { name = "areal", "scheduler.class" = "areal", "limits.eta" = 2 },
@@ -58,9 +60,12 @@ def read_sweep(path: Path) -> list[SweepRun]:
         raise ConfigError(f"{path}: {exc.strerror or exc}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path}: {exc}") from None
-    for key in document.keys() - {"base", "vary"}:
-        raise ConfigError(f"{path}: {key}: no such key{nearest(key, ('base', 'vary'))}")
-    base, vary = document.get("base"), document.get("vary")
+    known = ("base", "set", "vary")
+    for key in sorted(document.keys() - set(known)):
+        raise ConfigError(f"{path}: {key}: no such key{nearest(key, known)}")
+    base, vary, common = document.get("base"), document.get("vary"), document.get("set", {})
+    if not isinstance(common, dict):
+        raise ConfigError(f"{path}: set = {toml_value(common)}: expected a table")
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {toml_value(base)}: expected a path in quotes")
     if not isinstance(vary, dict) or not vary:
@@ -73,7 +78,8 @@ def read_sweep(path: Path) -> list[SweepRun]:
     runs = []
     for values in itertools.product(*vary.values()):
         settings = dict(zip(vary, values, strict=True))
-        overrides = [
+        overrides = [f"{key}={toml_value(value)}" for key, value in common.items()]
+        overrides += [
             f"{key}={toml_value(value)}"
             for name, choice in settings.items()
             for key, value in _keys_of(path, name, choice).items()

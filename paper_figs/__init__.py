@@ -1,0 +1,1 @@
+"""One module per published table or figure: ``python -m paper_figs.NAME`` makes it again."""
