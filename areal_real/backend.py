@@ -289,9 +289,14 @@ class RealBackend:
         if self._tiler is not None:
             self._tiler.span(activity, version, start_ns, end_ns, waiting_ns, micro_batches)
 
-    def _gpus(self, first: int, count: int) -> range | None:
+    def _gpus(self, first: int, count: int) -> Sequence[int] | None:
         """GPUs of this machine: servers have the first ones, the trainer those after them."""
-        return range(first, first + count) if self._config.real.device == "cuda" else None
+        if self._config.real.device == "cpu":
+            return None
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        ours = [int(x) for x in visible.split(",") if x.strip().isdigit()]
+        wanted = range(first, first + count)
+        return [ours[x] for x in wanted] if len(ours) >= wanted.stop else wanted
 
 
 def server_options(config: RealConfig, server_id: int) -> ServerOptions:

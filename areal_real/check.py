@@ -33,6 +33,9 @@ WANTED: dict[str, str | None] = {
 WANTED_ON_GPUS: dict[str, str | None] = {"flash-attn": None, "sglang-kernel": None}
 """Packages that are needed beside those with ``real.device = "cuda"``."""
 
+OPTIONAL = {"flash-attn": "the trainer takes torch's own attention, which is slower"}
+"""Packages a run can do without, and what it does then."""
+
 TRAINER_USABLE_FRACTION = 0.94
 """Of a GPU's memory; the rest is CUDA context, NCCL buffers and fragmentation. Assumed."""
 
@@ -290,6 +293,9 @@ def _packages(config: RealConfig, machine: Machine) -> Iterator[Finding]:
         if name == "torch" and on_gpus and found is not None and found.endswith(_CPU_BUILD):
             status = "missing"
             expected += ", a build for CUDA"
+        if name in OPTIONAL and found is None:
+            status = "note"
+            expected += f"; without it {OPTIONAL[name]}"
         yield Finding(
             part="machine",
             subject=name,

@@ -136,7 +136,7 @@ class TrainerDriver:
         world: the trainer, ready.
         start_world: starts another from a checkpoint's folder.
         checkpoints: the run's checkpoints.
-        entries: how many entries the journal has.
+        settle: makes the journal outlive a loss of power, and tells how many entries it has.
         batches: folder for the batch files.
         weights: folder of published weights, by version.
         tiler: takes the trainer's spans.
@@ -152,7 +152,7 @@ class TrainerDriver:
         world: World,
         start_world: Callable[[Path], Awaitable[World]],
         checkpoints: Checkpoints,
-        entries: Callable[[], int],
+        settle: Callable[[], int],
         *,
         batches: Path,
         weights: Callable[[int], Path],
@@ -166,7 +166,7 @@ class TrainerDriver:
         self.world = world
         self._start_world = start_world
         self._checkpoints = checkpoints
-        self._entries = entries
+        self._settle = settle
         self._batches = batches
         self._weights = weights
         self._tiler = tiler
@@ -224,8 +224,8 @@ class TrainerDriver:
 
         A disk that is full costs this checkpoint and not the run.
         """
-        entries = self._entries()
         try:
+            entries = self._settle()
             await self._checkpoints.save(self.world, version, entries)
         except TrainerLost as exc:
             raise NoCheckpoint(f"saving step {version}: {exc}") from exc

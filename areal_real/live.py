@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -86,7 +87,8 @@ class Live:
             max_prompt_tokens=config.workload.max_prompt_tokens,
         )
         part = folder.journal.with_name(folder.journal.name + ".part")
-        self._journal = JournalWriter(part.open("wb"), setting.header, durable=True)
+        self._journal_file = part.open("wb")
+        self._journal = JournalWriter(self._journal_file, setting.header, durable=True)
         stack.callback(self._journal.close)
         self.controller = Controller(
             config.new_scheduler(), config.limits(), self._journal.record, self._on_settled
@@ -118,7 +120,7 @@ class Live:
             world,
             self._another_world,
             setting.checkpoints,
-            lambda: self._journal.entries,
+            self._settle,
             batches=folder.batches,
             weights=folder.weights,
             tiler=self._tiler,
@@ -215,6 +217,13 @@ class Live:
     def _measure(self, now_ns: int, measurement: Measurement) -> None:
         self._journal.measure(now_ns, measurement)
         self._metrics.meter.take(measurement)
+
+    def _settle(self) -> int:
+        """Make journal and store outlive a loss of power; returns the journal's entries."""
+        self._journal.flush(sync=True)
+        os.fsync(self._journal_file.fileno())
+        self._store.settle()
+        return self._journal.entries
 
     def _look_for_end(self) -> None:
         state = self.controller.state

@@ -27,7 +27,7 @@ from areal_real.tasks.model import write_model
 from areal_real.tasks.problem import Task
 from areal_real.tasks.warm_start import Demonstrator, warm_start_parts
 from areal_real.training.world import TrainerWorld
-from areal_sched.errors import ConfigError
+from areal_sched.errors import ArealError, ConfigError
 
 MOST_ROLL_BACKS = 3
 """A run that has to go back to a checkpoint so often in one call is given up."""
@@ -107,7 +107,16 @@ def train(
     if resume and checkpoints.newest() is None:
         watcher.note("there is no checkpoint yet: beginning anew")
         resume = False
-    outcome = asyncio.run(_train(config, folder, task, checkpoints, name, watcher, resume))
+    try:
+        outcome = asyncio.run(_train(config, folder, task, checkpoints, name, watcher, resume))
+    except asyncio.CancelledError:  # a second Ctrl-C
+        raise KeyboardInterrupt from None
+    except ConfigError:
+        raise
+    except ArealError:
+        if checkpoints.newest() is not None:
+            watcher.note("the run broke off; the same command with --resume goes on")
+        raise
     return _results(folder, outcome)
 
 

@@ -65,12 +65,16 @@ class TrajectoryStore:
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
-            # A killed process loses nothing, a machine without power the last moments at most,
-            # and the file stays sound.
+            # A killed process loses nothing; a machine without power what came after the last
+            # `settle`, and the file stays sound.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as exc:
             raise BackendError(f"{path}: {exc}") from None
+
+    def settle(self) -> None:
+        """See to it that what is stored outlives a loss of power: before a checkpoint."""
+        self._execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file."""

@@ -5,7 +5,7 @@ Here a tiny model learns the built-in task on a CPU, with the real SGLang and Me
 question is the same: what does stale data cost, and how much of that does the decoupled objective
 (eq. 5) save? The runs behind it were recorded by
 
-    areal-real sweep configs/real/staleness-ablation.toml --out runs/staleness-ablation
+    areal-real sweep configs/sweeps/staleness-ablation.toml --out runs/staleness-ablation
 
 and their results lie in ``paper_figs/data/staleness_ablation.jsonl``.
 """

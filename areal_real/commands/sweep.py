@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         description="Carry out every combination that a sweep's file asks for, one run after the "
         "other. The same command again goes on where it was stopped, inside a run too. "
         "results.jsonl in DIR has one line per finished run. Example of a file: "
-        "configs/real/staleness-ablation.toml.",
+        "configs/sweeps/staleness-ablation.toml.",
     )
     parser.add_argument("sweep", type=Path, metavar="SWEEP.toml")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)

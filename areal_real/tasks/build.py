@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from areal_real.config import RealConfig
+from areal_real.rewards.sandbox.box import available
 from areal_real.tasks.arithmetic import Arithmetic
 from areal_real.tasks.problem import Task
 from areal_real.tasks.prompts import PromptSet
 from areal_real.tasks.tokenizer import FolderTokenizer
+from areal_sched.errors import ConfigError
 
 
 def make_task(config: RealConfig) -> Task:
     """The task of ``[real.task]``.
 
     Raises:
-        ConfigError: its options, its files or its tokenizer are wrong, or its answers are longer
-            than ``[workload]`` allows.
+        ConfigError: its options, its files or its tokenizer are wrong, its answers are longer than
+            ``[workload]`` allows, or there is no sandbox for its code.
     """
     real, options = config.real, config.real.task
     if options.name == "arithmetic":
@@ -32,9 +34,15 @@ def make_task(config: RealConfig) -> Task:
     # The configuration was checked for both; this is for those who made it by hand.
     if folder is None or options.file is None:
         raise ValueError('the task "prompts" needs a file and a tokenizer')
-    return PromptSet.load(
+    prompts = PromptSet.load(
         options.file,
         FolderTokenizer(folder),
         seed=real.seed,
         held_out=options.held_out_file or options.held_out_problems,
     )
+    if "code" in prompts.kinds and (missing := available()) is not None:
+        raise ConfigError(
+            f"real.task.file = {options.file}: has problems of the kind code, and there is no"
+            f" sandbox to run answers in: {missing}"
+        )
+    return prompts

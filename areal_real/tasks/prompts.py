@@ -113,6 +113,11 @@ class PromptSet:
     def __len__(self) -> int:
         return len(self._problems)
 
+    @property
+    def kinds(self) -> frozenset[RewardKind]:
+        """How its problems are judged, the held-out ones included."""
+        return frozenset(problem.kind for problem in (*self._problems, *self._held_out))
+
     def problem(self, position: int) -> Problem:
         """The problem at this position of an endless order: pass after pass, each shuffled."""
         passes, place = divmod(position, len(self._problems))

@@ -39,6 +39,7 @@ RUNS = {
         "tiny-cpu.toml",
         {"scheduler.class": "areal", "scheduler.mode": "drain", "real.server.count": 2},
     ),
+    "synchronous": ("tiny-cpu.toml", {"scheduler.class": "synchronous", "limits.eta": 0}),
     "the tutorial's": (
         "tiny-cpu.toml",
         {"scheduler.class": "examples.generate_ahead:GenerateAhead"},
@@ -74,5 +75,12 @@ def test_a_short_run_comes_to_its_end(name: str, tmp_path: Path) -> None:
         # What the schedule counts on is never younger than what the server says.
         assert -1e-9 <= row["lag/reported_mean"] <= row["lag/mean"] + 1e-9
         assert row["lag/max"] <= 2
+        if row["lag/max"] == 0:
+            # Nothing is stale: after any transfer of weights the trainer computes the very
+            # log-probabilities that the server reported.
+            assert row["trainer/behaviour_weight_max"] == pytest.approx(1.0, abs=1e-4)
+    assert rows[0]["lag/max"] == 0
+    if name == "synchronous":
+        assert [row["lag/max"] for row in rows] == [0, 0, 0]
     for picture in ("timeline.png", "learning.png"):
         assert (tmp_path / "run" / picture).stat().st_size > 10_000
