@@ -7,6 +7,7 @@ without that file is no checkpoint: something broke off while it was written.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Checkpoints:
 
     def all(self) -> list[Checkpoint]:
         """Whole checkpoints, oldest first."""
-        return sorted(self._read(), key=lambda checkpoint: checkpoint.version)
+        return sorted(self._read(), key=lambda found: (found.version, found.entries))
 
     def newest(self) -> Checkpoint | None:
         """The one to go on from."""
@@ -74,15 +75,23 @@ class Checkpoints:
             BackendError: it could not be written; those before are as they were.
         """
         path = self._folder / f"step-{version:06d}"
+        if path.exists():
+            # The same step, saved again later on: it does not replace what is there.
+            path = path.with_name(f"{path.name}+{entries}")
+        if path.exists():
+            return Checkpoint(path, version, entries)
         part = path.with_name(path.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
             await saver.save(part / TRAINER)
             text = json.dumps({"version": version, "journal_entries": entries})
-            (part / _FACTS).write_text(text + "\n")
-            shutil.rmtree(path, ignore_errors=True)
+            with (part / _FACTS).open("w") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
+            _settle(self._folder)
         except OSError as exc:
             shutil.rmtree(part, ignore_errors=True)
             raise BackendError(f"{path}: {exc.strerror or exc}") from exc
@@ -90,15 +99,27 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)
             raise
         for old in self.all()[: -self._keep]:
-            shutil.rmtree(old.path, ignore_errors=True)
+            # Under another name first: half deleted, it must not pass for whole.
+            gone = old.path.with_name(old.path.name + ".gone")
+            old.path.replace(gone)
+            shutil.rmtree(gone, ignore_errors=True)
         return Checkpoint(path, version, entries)
 
     def _read(self) -> Iterator[Checkpoint]:
         for path in self._folder.glob("step-*"):
-            if path.suffix == ".part":
+            if path.suffix in (".part", ".gone"):
                 continue
             try:
                 facts = json.loads((path / _FACTS).read_text())
                 yield Checkpoint(path, int(facts["version"]), int(facts["journal_entries"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue
+
+
+def _settle(folder: Path) -> None:
+    """See to it that the names in a folder outlive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

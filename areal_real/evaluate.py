@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from areal_real.config import RealConfig
 from areal_real.errors import BackendError
-from areal_real.executor import Scorer
 from areal_real.folder import RunFolder
-from areal_real.metrics import read_rows, write_rows
+from areal_real.parts import Scorer
 from areal_real.roles import RunningServer
+from areal_real.rows import read_rows, write_rows
 from areal_real.tasks.problem import Problem, Task
 
 RIGHT = 0.5

@@ -8,14 +8,16 @@ end that fails is an event too, never a lost rollout.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from areal_real.errors import BackendError
 from areal_real.feed import ProblemFeed
+from areal_real.parts import InferenceServer, Learner, Scorer, Segment
 from areal_real.rewards.errors import RewardFailed
 from areal_real.store import TrajectoryStore
 from areal_real.tasks.problem import Problem, Tokenizer
@@ -41,65 +43,15 @@ from areal_sched.records import Phase, Rollout
 
 NS_PER_S = 1_000_000_000
 
+FAILURES_IN_A_ROW = 64
+"""So many rollouts, and at least a batch of them, that fail with none between that succeeds: the
+run would only go on failing."""
+
+ABORTED = "aborted"
+"""Reason of rollouts that the scheduler gave up."""
+
 BACKLOG_GROUPS = 64
 """Prompts on offer beyond those started: the data loader's read-ahead, as in the simulator."""
-
-
-class Segment(Protocol):
-    """What a rollout generated in one stay on a server."""
-
-    @property
-    def ids(self) -> Sequence[int]:
-        """Tokens."""
-
-    @property
-    def logprobs(self) -> Any:
-        """float32, one for each token."""
-
-    @property
-    def versions(self) -> Any:
-        """Weights that generated each token, as the server says."""
-
-    @property
-    def finish(self) -> str:
-        """``stop``, ``length`` or ``abort``."""
-
-
-class InferenceServer(Protocol):
-    """What the executor needs of a server; `areal_real.serving.ManagedServer` is one."""
-
-    def submit(
-        self,
-        rollout_id: int,
-        input_ids: Sequence[int],
-        max_new_tokens: int,
-        *,
-        resumed: bool = False,
-    ) -> None:
-        """Generate; `resumed`: the input was in a KV cache before."""
-
-    def interrupt(self, rollout_ids: Sequence[int]) -> None:
-        """Stop rollouts and report what they have."""
-
-    def abort(self, rollout_ids: Sequence[int]) -> None:
-        """Stop rollouts for good."""
-
-    def load(self, version: int, mode: c.UpdateMode) -> None:
-        """Load published weights."""
-
-
-class Learner(Protocol):
-    """What the executor needs of the trainer; `areal_real.learner.TrainerDriver` is one."""
-
-    def start(self, version: int, rollouts: Sequence[Rollout]) -> None:
-        """Begin a training step on these rollouts."""
-
-
-class Scorer(Protocol):
-    """What the executor needs of the reward workers; `areal_real.rewards.pool.RewardPool`."""
-
-    async def score(self, problem: Problem, answer: str) -> float:
-        """Judge an answer; raises `BackendError` where that cannot be done."""
 
 
 class RealExecutor:
@@ -115,6 +67,7 @@ class RealExecutor:
         tokenizer: turns answers into text for the reward.
         measure: takes (now_ns, measurement).
         max_response_tokens: answers of this length end for reason ``length``.
+        end_ids: tokens that end an answer.
         clock_ns: the run's clock.
     """
 
@@ -128,6 +81,7 @@ class RealExecutor:
         measure: Callable[[int, Measurement], None],
         *,
         max_response_tokens: int,
+        end_ids: Collection[int],
         clock_ns: Callable[[], int],
     ) -> None:
         self._controller = controller
@@ -138,7 +92,9 @@ class RealExecutor:
         self._tokenizer = tokenizer
         self._measure = measure
         self._max_response_tokens = max_response_tokens
+        self.end_ids = frozenset(end_ids)
         self._clock_ns = clock_ns
+        self._failures_in_a_row = 0
         self.servers: dict[ServerId, InferenceServer] = {}
         self.learner: Learner
         self.on_server_lost: Callable[[ServerId, str], None] = lambda server_id, reason: None
@@ -305,6 +261,10 @@ class RealExecutor:
 
     def finished(self, server_id: int, rollout_id: int, segment: Segment) -> None:
         """A rollout has its last token."""
+        with self._reporting():
+            self._finished(rollout_id, segment)
+
+    def _finished(self, rollout_id: int, segment: Segment) -> None:
         if self._closed:
             return
         tokens = self._keep(rollout_id, segment)
@@ -317,9 +277,23 @@ class RealExecutor:
         self, server_id: int, weight_version: int, segments: Sequence[tuple[int, Segment]]
     ) -> None:
         """A server stopped rollouts and kept nothing of them."""
+        with self._reporting():
+            self._interrupted(server_id, weight_version, segments)
+
+    def _interrupted(
+        self, server_id: int, weight_version: int, segments: Sequence[tuple[int, Segment]]
+    ) -> None:
         if self._closed:
             return
-        progress = tuple((RolloutId(x), self._keep(x, segment)) for x, segment in segments)
+        stopped = []
+        for rollout_id, segment in segments:
+            # SGLang runs one more step after an abort. What ended in it has ended: resumed, it
+            # would go on past its end.
+            if len(segment.ids) and segment.ids[-1] in self.end_ids:
+                self._finished(rollout_id, segment)
+            else:
+                stopped.append((rollout_id, segment))
+        progress = tuple((RolloutId(x), self._keep(x, segment)) for x, segment in stopped)
         if progress:
             self.emit(
                 RolloutsInterrupted(
@@ -331,7 +305,10 @@ class RealExecutor:
 
     def rollout_failed(self, server_id: int, rollout_id: int, reason: str) -> None:
         """A rollout cannot go on."""
-        self.emit(RolloutFailed(rollout_id=RolloutId(rollout_id), reason=reason))
+        with self._reporting():
+            self.emit(RolloutFailed(rollout_id=RolloutId(rollout_id), reason=reason))
+            if reason != ABORTED:
+                self._count_failure(reason)
 
     def loaded(self, server_id: int, weight_version: int) -> None:
         """A server generates with these weights now."""
@@ -348,11 +325,28 @@ class RealExecutor:
 
     def measure(self, measurement: Measurement) -> None:
         """A device tells what it did."""
-        self._measure(max(self._clock_ns(), self.state.now_ns), measurement)
+        with self._reporting():
+            self._measure(max(self._clock_ns(), self.state.now_ns), measurement)
 
     def trained(self, version: int) -> None:
         """A training step is done, its weights are published."""
         self.emit(TrainStepFinished(weight_version=WeightVersion(version)))
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Whoever reports is no one to tell: what goes wrong here ends the run."""
+        try:
+            yield
+        except Exception as exc:
+            self.fail(exc)
+
+    def _count_failure(self, reason: str) -> None:
+        self._failures_in_a_row += 1
+        limits = self.state.limits
+        if self._failures_in_a_row >= max(FAILURES_IN_A_ROW, limits.train_batch_rollouts):
+            raise BackendError(
+                f"{self._failures_in_a_row} rollouts failed and none succeeded; the last: {reason}"
+            )
 
     # ---- rewards -------------------------------------------------------------------------------
 
@@ -386,8 +380,11 @@ class RealExecutor:
             reward = await self._scorer.score(problem, answer)
         except BackendError as exc:
             if not (isinstance(exc, RewardFailed) and exc.of_answer):
-                self.emit(RolloutFailed(rollout_id=rollout_id, reason=f"reward: {exc}"))
+                reason = f"reward: {exc}"
+                self.emit(RolloutFailed(rollout_id=rollout_id, reason=reason))
+                self._count_failure(reason)
                 return
             # The answer is such that judging it takes for ever: no way to earn a reward.
             reward = 0.0
+        self._failures_in_a_row = 0
         self.emit(RewardComputed(rollout_id=rollout_id, reward=reward))

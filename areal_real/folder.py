@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from areal_real.rows import read_rows, write_rows
+from areal_sched.errors import ConfigError
 
 CONFIG = "config.toml"
 JOURNAL = "journal.jsonl.gz"
@@ -76,14 +84,53 @@ class RunFolder:
         for path in (self.checkpoints, self.batches, self.logs, self.weights(0).parent):
             path.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def is_run(self) -> bool:
+        """Whether a real run is, or was about to be, here."""
+        return self.config.exists() and self.checkpoints.is_dir()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other programs out, for as long as this one lives.
+
+        Raises:
+            ConfigError: another one is at work here.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"{self.path}: another program is at work here") from None
+            yield
+
     def clear(self) -> None:
         """Remove a run that was here."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def set_journal_aside(self) -> Path:
-        """Rename the journal of the run that is resumed; returns its new name."""
+    def set_journal_aside(self) -> None:
+        """Give the journal of a run that is resumed a second name, under which it stays."""
+        if not self.journal.exists():
+            return
         number = 1
         while (aside := self.path / f"journal.before-resume-{number}.jsonl.gz").exists():
             number += 1
-        self.journal.rename(aside)
-        return aside
+        os.link(self.journal, aside)
+
+    def forget_after(self, version: int) -> None:
+        """Delete what later steps, which are taken back, published and what came of it."""
+        for later in self.versions():
+            if later > version:
+                shutil.rmtree(self.weights(later), ignore_errors=True)
+        rows = read_rows(self.held_out)
+        write_rows(self.held_out, [row for row in rows if row["step"] <= version])
+
+    def end_ids(self) -> set[int]:
+        """Tokens that end an answer, by the model's own files."""
+        found: set[int] = set()
+        for name in ("config.json", "generation_config.json"):
+            try:
+                ids = json.loads((self.model / name).read_text()).get("eos_token_id")
+            except (OSError, ValueError, AttributeError):
+                continue
+            found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        return found

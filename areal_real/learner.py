@@ -201,6 +201,7 @@ class TrainerDriver:
         began_s = time.monotonic()
         path = self._batches / f"{version:06d}.safetensors"
         samples = [self._sample(rollout) for rollout in rollouts]
+        check_ends(samples, self._executor.end_ids)
         first_versions = tuple(int(sample.versions[0]) for sample in samples)
         batch = Batch.of(samples)
         try:
@@ -228,6 +229,12 @@ class TrainerDriver:
             entries = self._settle()
             await self._checkpoints.save(self.world, version, entries)
         except TrainerLost as exc:
+            if self.stopping:
+                self._warn(
+                    f"no checkpoint of step {version}, the trainer was lost; resuming goes"
+                    " on from the one before"
+                )
+                return
             raise NoCheckpoint(f"saving step {version}: {exc}") from exc
         except (BackendError, OSError) as exc:
             self._warn(f"no checkpoint of step {version}: {exc}; the one before is kept")
@@ -237,13 +244,13 @@ class TrainerDriver:
         self._tiler.between = "down"
         reason = str(lost).splitlines()[0]
         self._executor.emit(TrainStepFailed(weight_version=WeightVersion(version), reason=reason))
-        if self.stopping:
-            return None
         newest = self._checkpoints.newest()
         self._restarts += 1
         if self._restarts > MOST_RESTARTS:
             raise BackendError(f"the trainer was lost {self._restarts} times in step {version}")
         await self.world.stop()
+        if self.stopping:
+            return None
         if newest is None or newest.version != version - 1:
             raise NoCheckpoint(f"there is no checkpoint of step {version - 1}")
         self.world = await self._start_world(newest.trainer)
@@ -262,3 +269,14 @@ class TrainerDriver:
             versions=answer.versions,
             reward=rollout.reward,
         )
+
+
+def check_ends(samples: Sequence[Sample], end_ids: frozenset[int]) -> None:
+    """Hold samples against a law of the store: an answer has nothing after its end.
+
+    Raises:
+        BackendError: one has.
+    """
+    for sample in samples:
+        if end_ids.intersection(sample.response_ids[:-1]):
+            raise BackendError(f"rollout {sample.rollout_id} goes on past its end token")

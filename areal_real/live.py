@@ -16,11 +16,12 @@ from areal_real.checkpoints import Checkpoint, Checkpoints
 from areal_real.clock import RunClock
 from areal_real.config import RealConfig
 from areal_real.errors import BackendError
-from areal_real.executor import RealExecutor, Scorer
+from areal_real.executor import RealExecutor
 from areal_real.feed import ProblemFeed
 from areal_real.folder import RunFolder
 from areal_real.learner import SpanTiler, StepDone, TrainerDriver, World
 from areal_real.metrics import MetricsLog, StepMetrics
+from areal_real.parts import Scorer
 from areal_real.resume import Past, replay_first
 from areal_real.roles import Backend, RunningServer, Watcher
 from areal_real.store import TrajectoryStore
@@ -80,6 +81,7 @@ class Live:
         self._store = store
         self._servers = list(servers)
         self._server_restarts = 0
+        self._restarting: set[int | None] = set()  # versions that servers start with just now
         self._settled: list[tuple[int, int]] = []
         self._feed = ProblemFeed(
             setting.task,
@@ -94,6 +96,8 @@ class Live:
             config.new_scheduler(), config.limits(), self._journal.record, self._on_settled
         )
         past = self._replay(checkpoint)
+        self._settle()
+        folder.set_journal_aside()
         part.replace(folder.journal)
         origin_ns = time.monotonic_ns() - past.now_ns
         self._clock_ns = RunClock(origin_ns)
@@ -109,6 +113,7 @@ class Live:
             setting.task.tokenizer,
             self._measure,
             max_response_tokens=config.workload.max_response_tokens,
+            end_ids={setting.task.tokenizer.eos_id, *folder.end_ids()},
             clock_ns=self._clock_ns,
         )
         self._tiler = SpanTiler(
@@ -144,6 +149,7 @@ class Live:
         executor = self._executor
         for number, server in enumerate(self._servers):
             executor.servers[ServerId(number)] = server
+        executor.rescore()  # first: what is emitted below may finish further rollouts
         # Those of a resumed journal are gone. A scheduler may answer the first of these losses
         # with commands for a server whose loss it has not heard of: they fall on deaf ears.
         for server_id in list(state.servers):
@@ -155,8 +161,7 @@ class Live:
             self._joined(number, server)
         for timer_id, fire_at_ns in self._past.timers.items():
             executor.rearm(timer_id, fire_at_ns)
-        executor.rescore()
-        if not state.trainer_ready:
+        if not state.trainer_ready and not state.in_step:
             executor.emit(TrainerReady(weight_version=state.weight_version))
         executor.begin()
         self._look_for_end()
@@ -201,11 +206,11 @@ class Live:
         )
         live = {int(x): r.generated_tokens for x, r in self.controller.state.rollouts.items()}
         tokens = self._store.cut(live)
-        aside = self._folder.set_journal_aside()
+        self._folder.forget_after(checkpoint.version)
         self._watcher.note(
             f"going on from step {checkpoint.version}: {past.discarded_steps} later steps,"
             f" {past.discarded_entries} journal entries and {tokens} tokens are taken back"
-            f" (kept in {aside.name})"
+            " (the journal as it was is kept beside it)"
         )
         return past
 
@@ -247,10 +252,11 @@ class Live:
         self._settled = [x for x in self._settled if x[1] >= oldest]
         self._store.forget(gone)
         every = self._config.real.evaluation.every_steps
-        newest = int(self.controller.state.weight_version)
+        state = self.controller.state
+        wanted = {server.loading for server in state.servers.values()} | self._restarting
         for version in self._folder.versions():
             evaluated = version == 0 or (every is not None and version % every == 0)
-            if version < min(oldest, newest) and not evaluated:
+            if version < min(oldest, state.weight_version) and not (evaluated or version in wanted):
                 shutil.rmtree(self._folder.weights(version), ignore_errors=True)
 
     def _on_settled(self, rollouts: Sequence[Rollout]) -> None:
@@ -284,11 +290,14 @@ class Live:
         # Newer weights may be published while it starts: it joins with what it has, and the
         # scheduler lets it load.
         version = int(self.controller.state.weight_version)
+        self._restarting.add(version)
         try:
             await server.restart(version)
         except BackendError as exc:
             self._on_server_lost(server_id, str(exc))
             return
+        finally:
+            self._restarting.discard(version)
         self._executor.joined(
             server_id, server.max_running_rollouts, server.kv_cache_tokens, version
         )

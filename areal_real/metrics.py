@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from areal_real.learner import StepDone
+from areal_real.rows import read_rows, write_rows
 from areal_sched.measurements import Measurement, ServerSpan
 from areal_sched.staleness import lag
 
@@ -133,23 +133,3 @@ class MetricsLog:
         """Finish the files."""
         self._file.close()
         self._board.close()
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file; a last line that breaks off is left out, a missing file has none."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file; it is there whole or as it was."""
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    part.replace(path)

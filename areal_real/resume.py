@@ -63,7 +63,16 @@ def replay_first(
     """
     past = Past()
     count = 0
-    for item in JournalReader(path):
+    reader = iter(JournalReader(path))
+    while True:
+        try:
+            item = next(reader)
+        except StopIteration:
+            break
+        except JournalError:
+            if count < entries:
+                raise
+            break  # the machine broke off in the middle of what is not needed
         if count == entries:
             if isinstance(item, Entry):
                 past.discarded_entries += 1

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from areal_real.executor import InferenceServer, RealExecutor, Scorer
+from areal_real.executor import RealExecutor
 from areal_real.learner import SpanTiler, World
+from areal_real.parts import InferenceServer, Scorer
 
 
 class RunningServer(InferenceServer, Protocol):

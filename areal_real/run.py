@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 
 from areal_real.checkpoints import Checkpoint
 from areal_real.config import RealConfig
-from areal_real.executor import Scorer
 from areal_real.learner import World
 from areal_real.live import Live, Setting
+from areal_real.parts import Scorer
 from areal_real.roles import RunningServer, Watcher
 from areal_real.store import TrajectoryStore
 from areal_sched.errors import ConfigError
@@ -90,11 +90,13 @@ class Run:
                 waits: set[asyncio.Future[Any]] = {ending, stopped}
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 stopped.cancel()
-                if not ending.done():
-                    ending.cancel()
-                    self._setting.watcher.note("the evaluation was broken off")
-                else:
+                if ending.done():
                     ending.result()
+                else:
+                    ending.cancel()
+                    await asyncio.wait({ending})
+                    self._setting.watcher.note("the evaluation was broken off")
+                    return Outcome(done, True, time.monotonic() - began_s)
         return Outcome(done, done < steps, time.monotonic() - began_s)
 
     async def _start(
@@ -127,12 +129,17 @@ class Run:
         tasks += [asyncio.create_task(server(x)) for x in range(setting.config.real.server.count)]
         stopped = asyncio.create_task(stop.wait())
         try:
-            everything = asyncio.gather(*tasks)
-            waits: set[asyncio.Future[Any]] = {everything, stopped}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            waits: set[asyncio.Future[Any]] = {*tasks}
+            while waits and not stop.is_set():
+                done, waits = await asyncio.wait(
+                    {*waits, stopped}, return_when=asyncio.FIRST_COMPLETED
+                )
+                waits.discard(stopped)
+                for task in done - {stopped}:
+                    task.result()  # raises what went wrong, without waiting for the others
             if stop.is_set():
                 return None, []
-            world, *servers = everything.result()
+            world, *servers = (task.result() for task in tasks)
             return world, servers
         finally:
             stopped.cancel()

@@ -15,12 +15,12 @@ from areal_real.backend import RealBackend
 from areal_real.checkpoints import Checkpoints
 from areal_real.config import RealConfig, config_sha256, load_config, resolved_toml
 from areal_real.evaluate import evaluate, versions_to_evaluate
-from areal_real.executor import Scorer
 from areal_real.folder import RunFolder
 from areal_real.learner import NoCheckpoint
 from areal_real.live import Setting
-from areal_real.metrics import read_rows
+from areal_real.parts import Scorer
 from areal_real.roles import RunningServer, Watcher
+from areal_real.rows import read_rows
 from areal_real.run import Outcome, Run, header_of
 from areal_real.tasks.build import make_task
 from areal_real.tasks.model import write_model
@@ -61,11 +61,13 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
                 " only workload.steps may change"
             )
     else:
-        if overwrite and folder.config.exists() and folder.journal.exists():
+        if overwrite and folder.is_run:
             folder.clear()
         check_out_dir(path)
         folder.make()
-    folder.config.write_text(resolved_toml(config))
+    part = folder.config.with_name(folder.config.name + ".part")
+    part.write_text(resolved_toml(config))
+    part.replace(folder.config)
     return folder
 
 
@@ -101,10 +103,28 @@ def train(
         raise ConfigError(f"{key} = {missing}: no such file or folder")
     task = make_task(config)
     folder = prepare(config, path, resume=resume, overwrite=overwrite)
+    with folder.lock():
+        return _train_in(folder, config, task, name=name, watcher=watcher, resume=resume)
+
+
+def _train_in(
+    folder: RunFolder,
+    config: RealConfig,
+    task: Task,
+    *,
+    name: str,
+    watcher: Watcher,
+    resume: bool,
+) -> Result:
     if not folder.model.exists():
         _make_model(config, task, folder)
     checkpoints = Checkpoints(folder.checkpoints, keep=config.real.keep_checkpoints)
     if resume and checkpoints.newest() is None:
+        if read_rows(folder.path / "metrics.jsonl"):
+            raise ConfigError(
+                f"--out {folder.path}: there are steps, and no checkpoint to go on from; to begin"
+                " anew, use --overwrite"
+            )
         watcher.note("there is no checkpoint yet: beginning anew")
         resume = False
     try:
@@ -117,6 +137,9 @@ def train(
         if checkpoints.newest() is not None:
             watcher.note("the run broke off; the same command with --resume goes on")
         raise
+    if not outcome.interrupted and versions_to_evaluate(config, folder):
+        # The run had come to its end before, and its evaluation had not.
+        asyncio.run(_evaluate(config, folder, task, watcher))
     return _results(folder, outcome)
 
 
@@ -168,8 +191,9 @@ def evaluate_again(path: Path, watcher: Watcher) -> dict[int, float]:
         raise ConfigError(f"{path}: no run directory (it has no {folder.config.name})")
     config = load_config(folder.config)
     task = make_task(config)
-    if versions_to_evaluate(config, folder):
-        asyncio.run(_evaluate(config, folder, task, watcher))
+    with folder.lock():
+        if versions_to_evaluate(config, folder):
+            asyncio.run(_evaluate(config, folder, task, watcher))
     return {int(x["step"]): float(x["accuracy"]) for x in read_rows(folder.held_out)}
 
 

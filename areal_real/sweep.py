@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from areal_real.config import RealConfig, load_config
-from areal_real.metrics import read_rows, write_rows
+from areal_real.config import RealConfig, config_sha256, load_config
+from areal_real.rows import read_rows, write_rows
 from areal_sched.config.options import toml_value
 from areal_sched.errors import ConfigError, nearest
 
@@ -121,6 +121,12 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         done = {row["name"]: row for row in read_rows(folder / RESULTS)}
+        sha256 = config_sha256(run.config)
+        if run.name in done and done[run.name]["config_sha256"] != sha256:
+            raise ConfigError(
+                f"{folder / RESULTS}: {run.name} was another configuration; sweep into another"
+                " folder, or delete this line and its run"
+            )
         if run.name not in done:
             path = folder / run.name
             if not one(run, path, (path / "config.toml").exists()):
@@ -135,9 +141,10 @@ def result_of(run: SweepRun, path: Path) -> dict[str, Any]:
     """What is kept of a finished run.
 
     Returns:
-        ``name``, ``settings``, ``minutes`` from the first rollout to the last step, ``held_out``
-        (pairs of step and accuracy), ``reward``, ``lag_mean``, ``entropy`` and ``grad_norm`` by
-        step, ``time_s`` at which each step ended, and the summary's ``idle`` shares.
+        ``name``, ``config_sha256``, ``settings``, ``minutes`` from the first rollout to the last
+        step, ``held_out`` (pairs of step and accuracy), ``reward``, ``lag_mean``, ``entropy`` and
+        ``grad_norm`` by step, ``time_s`` at which each step ended, and the summary's ``idle``
+        shares.
     """
     rows = read_rows(path / "metrics.jsonl")
     held_out = read_rows(path / "held_out.jsonl")
@@ -148,6 +155,7 @@ def result_of(run: SweepRun, path: Path) -> dict[str, Any]:
 
     return {
         "name": run.name,
+        "config_sha256": config_sha256(run.config),
         "settings": dict(run.settings),
         "minutes": round(rows[-1]["time_s"] / 60, 3) if rows else 0.0,
         "held_out": [[int(row["step"]), row["accuracy"]] for row in held_out],

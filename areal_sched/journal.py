@@ -198,11 +198,12 @@ class JournalReader:
             rest = b""
             number = 0
             while block := stream.read(1 << 16):
+                before = unzip.copy()
+                damage: zlib.error | None = None
                 try:
                     data = unzip.decompress(block)
                 except zlib.error as exc:
-                    what = f"damaged after line {number}" if number else "not a gzip file"
-                    raise JournalError(f"{self.path}: {what} ({exc})") from None
+                    data, damage = _sound(before, block), exc
                 *whole, rest = (rest + data).split(b"\n")
                 for line in whole:
                     number += 1
@@ -211,6 +212,9 @@ class JournalReader:
                     except UnicodeDecodeError as exc:
                         raise JournalError(f"{self.path}, line {number}: {exc}") from None
                     yield text
+                if damage is not None:
+                    what = f"damaged after line {number}" if number else "not a gzip file"
+                    raise JournalError(f"{self.path}: {what} ({damage})")
             self.truncated = bool(rest) or not unzip.eof
 
     def __iter__(self) -> Iterator[Entry | Measured]:
@@ -234,6 +238,17 @@ class JournalReader:
     def entries(self) -> Iterator[Entry]:
         """The handled events alone."""
         return (item for item in self if isinstance(item, Entry))
+
+
+def _sound(unzip: Any, block: bytes) -> bytes:
+    """What can be read of a damaged block, up to the damage."""
+    data = b""
+    for place in range(len(block)):
+        try:
+            data += unzip.decompress(block[place : place + 1])
+        except zlib.error:
+            break
+    return data
 
 
 def _read(spelled: Any) -> Any:

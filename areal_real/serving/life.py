@@ -164,8 +164,14 @@ class ServerLife(ABC):
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
         return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        """A task that breaks leaves a server that we know too little of: it is given up."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._lose(f"an answer of it was not understood: {error!r}")
 
     @abstractmethod
     def _began(self) -> None:

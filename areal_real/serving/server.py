@@ -216,8 +216,7 @@ class ManagedServer(RequestFlow):
             if mode == "in_place":
                 self._not_held.clear()
                 await client.pause("in_place")
-            source = self._weights.sender or self._weights.folder(version)
-            await self._take_in(client, version, source)
+            await self._take_in(client, version, await self._source(version))
             if mode == "in_place":
                 await client.resume()
                 self._not_held.set()
@@ -229,6 +228,17 @@ class ManagedServer(RequestFlow):
         self._open = True
         self._pump()
         self._host.loaded(self.server_id, version)
+
+    async def _source(self, version: int) -> Path | WeightSender:
+        """Who has these weights: the sender, or if it holds them no more, the disk."""
+        sender = self._weights.sender
+        if sender is not None:
+            try:
+                await sender.tensors(version)
+                return sender
+            except BackendError:
+                pass
+        return self._weights.folder(version)
 
     @property
     def _taking_weights(self) -> bool:

@@ -26,16 +26,27 @@ from areal_sched.errors import ConfigError
 LETTERS = "abcdefghijklmnopqrstuvwx"
 CHARACTERS = "0123456789=" + LETTERS
 
-FEWEST_NUMBERS = 2
-MOST_NUMBERS = (12, 16, 20, 24)
-"""Of a list, by difficulty from 1."""
 
+class Level(NamedTuple):
+    """What a difficulty stands for.
+
+    Attributes:
+        most_numbers: of a list.
+        forgotten_carries: share of the carries that a demonstration forgets. The more, the less
+            likely a right answer is before training, and the longer it takes to become likely.
+    """
+
+    most_numbers: int
+    forgotten_carries: float
+
+
+LEVELS = (Level(12, 0.55), Level(12, 0.8), Level(16, 0.8), Level(24, 0.8))
+"""By difficulty from 1."""
+
+FEWEST_NUMBERS = 2
 LARGEST_NUMBER = 6
 LARGEST_TOTAL = 99
 """Two digits. 24 numbers have their mean at 84; a list that comes to more is drawn again."""
-
-FORGOTTEN_CARRIES = 0.55
-"""Share of the carries that a demonstration forgets."""
 
 HELD_OUT_SEED = 20250524
 """Of the held-out problems, the same in every run whatever its seed."""
@@ -59,7 +70,7 @@ class Arithmetic:
 
     Args:
         seed: of the order of problems and of the demonstrations.
-        difficulty: 1 to 4; longer lists with every step up.
+        difficulty: 1 to 4, see `LEVELS`.
         held_out_problems: so many problems are held out. The first of more are those of fewer.
 
     Raises:
@@ -67,16 +78,14 @@ class Arithmetic:
     """
 
     def __init__(self, *, seed: int, difficulty: int = 1, held_out_problems: int) -> None:
-        if not 1 <= difficulty <= len(MOST_NUMBERS):
-            raise ConfigError(
-                f"real.task.difficulty = {difficulty}: must be 1 to {len(MOST_NUMBERS)}"
-            )
+        if not 1 <= difficulty <= len(LEVELS):
+            raise ConfigError(f"real.task.difficulty = {difficulty}: must be 1 to {len(LEVELS)}")
         if not 0 <= held_out_problems <= MOST_HELD_OUT:
             raise ConfigError(
                 f"real.task.held_out_problems = {held_out_problems}: must be 0 to {MOST_HELD_OUT}"
             )
         self._seed = seed
-        self._most = MOST_NUMBERS[difficulty - 1]
+        self._level = LEVELS[difficulty - 1]
         self._tokenizer = CharTokenizer(CHARACTERS)
         held_out = tuple(islice(self._held_out_lists(), held_out_problems))
         self._held_out = tuple(
@@ -92,12 +101,12 @@ class Arithmetic:
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens of the longest prompt."""
-        return 2 + 2 * self._most + 1
+        return 2 + 2 * self._level.most_numbers + 1
 
     @property
     def max_answer_tokens(self) -> int:
         """Tokens of the longest right answer, the end token included."""
-        return 2 + 4 * self._most + 1
+        return 2 + 4 * self._level.most_numbers + 1
 
     def check_room(self, *, max_prompt_tokens: int, max_response_tokens: int) -> None:
         """Check that the longest problem fits into the limits of a run.
@@ -130,7 +139,8 @@ class Arithmetic:
         """
         rng = self._random("example", position)
         numbers = self._new_list(rng)
-        return Example(write_prompt(numbers), _answer(numbers, forgets=rng))
+        answer = _answer(numbers, rng, self._level.forgotten_carries)
+        return Example(write_prompt(numbers), answer)
 
     def _random(self, purpose: str, position: int) -> random.Random:
         # A text is hashed the same way in every process.
@@ -151,7 +161,7 @@ class Arithmetic:
                 yield numbers
 
     def _draw(self, rng: random.Random) -> List:
-        length = rng.randint(FEWEST_NUMBERS, self._most)
+        length = rng.randint(FEWEST_NUMBERS, self._level.most_numbers)
         while True:
             numbers = tuple(rng.randint(1, LARGEST_NUMBER) for _ in range(length))
             if (room := LARGEST_TOTAL - sum(numbers)) >= 0:
@@ -167,16 +177,16 @@ def write_prompt(numbers: Sequence[int]) -> str:
 
 def write_answer(numbers: Sequence[int]) -> str:
     """The right answer."""
-    return _answer(numbers, forgets=None)
+    return _answer(numbers, None, 0.0)
 
 
-def _answer(numbers: Sequence[int], *, forgets: random.Random | None) -> str:
+def _answer(numbers: Sequence[int], rng: random.Random | None, forgotten: float) -> str:
     first, *rest = numbers
     tens, units = divmod(first, 10)
     parts = [f"{units}{tens}"]
     for letter, number in zip(LETTERS, rest, strict=False):
         carry, units = divmod(units + number, 10)
-        if carry and forgets is not None and forgets.random() < FORGOTTEN_CARRIES:
+        if carry and rng is not None and rng.random() < forgotten:
             carry = 0
         tens += carry
         parts.append(f"{letter}{number}{units}{tens}")

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+
+from areal_real.errors import BackendError
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -106,10 +109,18 @@ class Batch:
         return np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
     def save(self, path: Path) -> None:
-        """Write the file; it is there whole or not at all."""
+        """Write the file; it is there whole or not at all.
+
+        Raises:
+            BackendError: the disk refuses it.
+        """
         part = path.with_name(path.name + ".part")
-        save_file({name: getattr(self, name) for name in self.__slots__}, part)
-        part.replace(path)
+        try:
+            save_file({name: getattr(self, name) for name in self.__slots__}, part)
+            part.replace(path)
+        except (OSError, SafetensorError) as exc:
+            part.unlink(missing_ok=True)
+            raise BackendError(f"{path}: {exc}") from exc
 
     @classmethod
     def load(cls, path: Path) -> Batch:

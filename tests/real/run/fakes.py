@@ -193,7 +193,7 @@ class MadeUpServer:
         self._host.loaded(self.server_id, version)
         waiting, self._waiting = self._waiting, []
         for rollout_id, input_ids, most in waiting:
-            self.submit(rollout_id, input_ids, most)
+            self.submit(rollout_id, input_ids, most, resumed=len(input_ids) > len(PROMPT))
 
     # ---- generating ----------------------------------------------------------------------------
 
@@ -225,7 +225,10 @@ class MadeUpServer:
         pieces = []
         for rollout_id in rollout_ids:
             first, count, _ = self._running.pop(rollout_id)
-            pieces.append((rollout_id, piece(first, count, self._version, "abort")))
+            made = piece(first, count, self._version, "abort")
+            if count and self._rng.random() < 0.2:
+                made.ids[-1] = Digits.eos_id  # it ended in the step in which it was stopped
+            pieces.append((rollout_id, made))
         self._host.interrupted(self.server_id, self._version, pieces)
 
     def _unqueue(self, rollout_id: int) -> bool:
@@ -264,7 +267,8 @@ class MadeUpWorld:
             loaded.starts, loaded.lengths, loaded.prompt_tokens, strict=True
         ):
             answer = loaded.tokens[start + prompt : start + length]
-            assert answer.tolist() == list(range(len(answer)))
+            assert answer[:-1].tolist() == list(range(len(answer) - 1))
+            assert answer[-1] in (len(answer) - 1, Digits.eos_id)
             versions = loaded.versions[start + prompt : start + length]
             assert (versions >= 0).all()
             assert (np.diff(versions) >= 0).all()

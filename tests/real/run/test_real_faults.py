@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from areal_real.config import load_config
-from areal_real.metrics import read_rows
+from areal_real.rows import read_rows
 from tests.house.repo import ROOT
 from tests.real.run.test_run_laws import check_journal
 

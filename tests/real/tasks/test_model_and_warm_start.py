@@ -98,11 +98,11 @@ def test_the_task_of_a_configuration(tmp_path: Path) -> None:
     task = make_task(parse_config(BASE, []))
     assert isinstance(task, Arithmetic)
     assert (task.max_answer_tokens, len(task.held_out())) == (51, 2)
-    harder = make_task(parse_config(BASE, ["real.task.difficulty=2"]))
+    harder = make_task(parse_config(BASE, ["real.task.difficulty=3"]))
     assert isinstance(harder, Arithmetic)
     assert harder.max_answer_tokens == 67
-    with pytest.raises(ConfigError, match=r"workload.max_prompt_tokens = 40: .* needs 43"):
-        make_task(parse_config(BASE, ["real.task.difficulty=3"]))
+    with pytest.raises(ConfigError, match=r"workload.max_prompt_tokens = 40: .* needs 51"):
+        make_task(parse_config(BASE, ["real.task.difficulty=4"]))
 
     file = tmp_path / "set.jsonl"
     rows = [{"prompt": f"what is {i}", "answer": str(i)} for i in range(5)]
