@@ -66,7 +66,8 @@ class TaskConfig(Section):
         "arithmetic",
     )
     difficulty: int | None = whole(
-        "of `arithmetic`: longer problems and answers with every step up",
+        "of `arithmetic`, 1 to 4: from 2 on the warm start shows fewer carries, 3 and 4 have longer"
+        " lists",
         None,
         optional=True,
         otherwise="`1`, with `arithmetic`",

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 EOS = 1
 VOCABULARY = 32
-CONTEXT_TOKENS = 512
+CONTEXT_TOKENS = 1024
 MODEL = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,

@@ -22,6 +22,7 @@ def test_rollouts_that_finish_while_they_are_stopped(lab: Lab, what: str) -> Non
     async def work() -> dict[int, int]:
         rollouts = {lab.submit([3, 4, n % 30], 1 + 3 * n): 1 + 3 * n for n in range(40)}
         waiting = list(rollouts)
+        await lab.until(lambda: any(lab.server.streamed().values()), "a first token")
         while waiting:
             await asyncio.sleep(numbers.uniform(0, 0.03))
             numbers.shuffle(waiting)

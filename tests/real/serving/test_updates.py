@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 PROMPTS = [[3, 4, 5, number] for number in range(12)]
 PLACES = 8  # of the server; four rollouts wait
-TOKENS = 300
+TOKENS = 600
 
 transport = pytest.mark.parametrize("transport", ["disk", "collective"])
 
