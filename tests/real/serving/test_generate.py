@@ -65,7 +65,7 @@ def test_the_end_token_is_part_of_the_answer(lab: Lab) -> None:
     ("prompt", "tokens", "why"),
     [
         ([3] * (CONTEXT_TOKENS + 1), 5, f"context length ({CONTEXT_TOKENS}"),
-        ([3] * 400, 200, "600 tokens"),
+        ([3] * (CONTEXT_TOKENS - 100), 200, f"{CONTEXT_TOKENS + 100} tokens"),
         ([3, VOCABULARY], 5, f"token id {VOCABULARY}"),  # SGLang would die of it
         ([-1], 5, "token id -1"),
         ([], 5, "nothing to do"),
