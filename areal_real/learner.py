@@ -8,7 +8,6 @@ run that it can be taken up from.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +58,12 @@ class StepDone:
         first_versions: of each, the weights of its first token as the server reported them; the
             state counts from the weights a server had when the rollout was sent there.
         stats: the trainer's.
-        seconds: from its command to publication.
     """
 
     version: int
     rollouts: tuple[Rollout, ...]
     first_versions: tuple[int, ...]
     stats: dict[str, float]
-    seconds: float
 
 
 class SpanTiler:
@@ -198,7 +195,6 @@ class TrainerDriver:
 
     async def _train(self, version: int, rollouts: tuple[Rollout, ...]) -> int | None:
         """One step; returns the version that the trainer then holds, None if it is lost."""
-        began_s = time.monotonic()
         path = self._batches / f"{version:06d}.safetensors"
         samples = [self._sample(rollout) for rollout in rollouts]
         check_ends(samples, self._executor.end_ids)
@@ -212,9 +208,7 @@ class TrainerDriver:
             return await self._recover(version, exc)
         path.unlink(missing_ok=True)
         self._restarts = 0
-        self._on_step(
-            StepDone(version, rollouts, first_versions, stats, time.monotonic() - began_s)
-        )
+        self._on_step(StepDone(version, rollouts, first_versions, stats))
         self._executor.trained(version)
         if version % self._every == 0 or version == self._steps or self.stopping:
             await self.save(version)

@@ -125,10 +125,6 @@ class MetricsLog:
             if name != "step":
                 self._board.add_scalar(name, float(value), int(row["step"]))
 
-    def held_out(self, step: int, accuracy: float) -> None:
-        """Take an evaluation."""
-        self._board.add_scalar("held_out_accuracy", accuracy, step)
-
     def close(self) -> None:
         """Finish the files."""
         self._file.close()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import dataclasses
 import signal
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -35,12 +34,10 @@ class Outcome:
     Attributes:
         steps: training steps done, over all resumptions.
         interrupted: the user ended it before its last step.
-        seconds: wall clock of this call.
     """
 
     steps: int
     interrupted: bool
-    seconds: float
 
 
 class Run:
@@ -62,7 +59,6 @@ class Run:
             BackendError: a part failed for good; the run can be resumed.
             ProtocolError: a bug of the scheduler or of ours; the journal ends with the culprit.
         """
-        began_s = time.monotonic()
         checkpoint = self._setting.checkpoints.newest() if resume else None
         if resume and checkpoint is None:
             raise ConfigError(f"{self._setting.folder.path}: has no checkpoint to resume from")
@@ -70,7 +66,7 @@ class Run:
         steps = self._setting.config.workload.steps
         if before >= steps:
             self._setting.watcher.note(f"all {steps} steps are done")
-            return Outcome(before, False, 0.0)
+            return Outcome(before, False)
         self._setting.folder.make()
         async with contextlib.AsyncExitStack() as stack:
             stop = stack.enter_context(_stop_on_signals(self._setting.watcher))
@@ -79,7 +75,7 @@ class Run:
             scorer = await stack.enter_async_context(self._setting.backend.start_rewards())
             world, servers = await self._start(stack, checkpoint, stop)
             if world is None:
-                return Outcome(before, True, time.monotonic() - began_s)
+                return Outcome(before, True)
             with contextlib.ExitStack() as files:
                 live = Live(self._setting, checkpoint, store, scorer, world, servers, files)
                 await live.run(stop)
@@ -96,8 +92,8 @@ class Run:
                     ending.cancel()
                     await asyncio.wait({ending})
                     self._setting.watcher.note("the evaluation was broken off")
-                    return Outcome(done, True, time.monotonic() - began_s)
-        return Outcome(done, done < steps, time.monotonic() - began_s)
+                    return Outcome(done, True)
+        return Outcome(done, done < steps)
 
     async def _start(
         self, stack: contextlib.AsyncExitStack, checkpoint: Checkpoint | None, stop: asyncio.Event

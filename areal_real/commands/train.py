@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from areal_sched.config.overrides import add_overrides
+
 
 def add(commands: Any) -> None:
     """Declare the command."""
@@ -21,14 +23,7 @@ def add(commands: Any) -> None:
         "after a crash. Every key is explained in docs/reference/configuration.md.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="override a key, as limits.eta=4 or workload.steps=20; may be repeated",
-    )
+    add_overrides(parser, example="limits.eta=4 or workload.steps=20")
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set real.seed=N")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the run directory")
     there = parser.add_mutually_exclusive_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ from tests.conformance.drive import Refused, Run, accepted, drive, options_of, u
 LIMITS = Limits(train_batch_rollouts=4, group_size=2, eta=1, max_rollouts_in_flight=16)
 
 
-class Faulty:
+class Faulty(ABC):
     """AReaL, its commands changed on their way out."""
 
     def __init__(self, limits: Limits) -> None:
@@ -44,8 +45,9 @@ class Faulty:
         for command in self._inner.decide(event, view):
             yield from self.change(command, view)
 
+    @abstractmethod
     def change(self, command: Command, view: ClusterView) -> Iterable[Command]:
-        raise NotImplementedError
+        """What comes out in place of a command."""
 
 
 class NeverResumes(Faulty):
