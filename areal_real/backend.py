@@ -95,8 +95,15 @@ class HostedServer:
         self.server.close_spans(end_ns)
         self._executor = None
 
+    async def loads_done(self) -> None:
+        """No weights are being loaded any more; over too when the server is lost over them."""
+        while self._loading:
+            await asyncio.sleep(_LOOK_S)
+
     async def use(self, version: int) -> None:
         """Before the run begins, or after its end: load these published weights.
+
+        After its end a server that was lost is started again for it.
 
         Raises:
             BackendError: it cannot.
@@ -104,10 +111,10 @@ class HostedServer:
         if not self._begun:
             await self.server.use(version)
             return
-        while self._loading:  # what the run had begun
-            await asyncio.sleep(_LOOK_S)
+        await self.loads_done()  # what the run had begun
         if not self.server.alive:
-            raise BackendError(f"server {self.server.server_id} is down")
+            await self.server.restart(version)
+            return
         self._used = asyncio.get_running_loop().create_future()
         self.server.load(version, "interrupt")
         await self._used

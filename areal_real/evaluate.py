@@ -53,18 +53,40 @@ async def evaluate(
     """
     problems = list(task.held_out())[: config.real.evaluation.problems]
     for version in versions_to_evaluate(config, folder):
-        await asyncio.gather(*(server.use(version) for server in servers))
-        right = await asyncio.gather(
-            *(
-                _judge(config, task, servers[number % len(servers)], scorer, problem)
-                for number, problem in enumerate(problems)
-            )
-        )
+        try:
+            right = await _right(config, task, version, servers, scorer, problems)
+        except BackendError:  # once more, on servers that are started again where they were lost
+            right = await _right(config, task, version, servers, scorer, problems)
         accuracy = sum(right) / len(right)
         row = {"step": version, "accuracy": accuracy, "problems": len(problems)}
         rows = [*read_rows(folder.held_out), row]
         write_rows(folder.held_out, sorted(rows, key=lambda row: int(row["step"])))
         tell(version, accuracy)
+
+
+async def _right(
+    config: RealConfig,
+    task: Task,
+    version: int,
+    servers: Sequence[RunningServer],
+    scorer: Scorer,
+    problems: Sequence[Problem],
+) -> list[bool]:
+    """Of each problem, whether it is answered right with these weights."""
+    await asyncio.gather(*(server.use(version) for server in servers))
+    judged = await asyncio.gather(
+        *(
+            _judge(config, task, servers[number % len(servers)], scorer, problem)
+            for number, problem in enumerate(problems)
+        ),
+        return_exceptions=True,  # wait for all: what is tried again must not meet the first try
+    )
+    right = []
+    for outcome in judged:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        right.append(outcome)
+    return right
 
 
 async def _judge(

@@ -33,6 +33,9 @@ from areal_sched.journal import JournalWriter
 from areal_sched.measurements import Measurement
 from areal_sched.records import Rollout
 
+LAST_LOADS_S = 60.0
+"""At its end a run waits so long for weights that are still being sent to a server."""
+
 MOST_SERVER_RESTARTS = 5
 """Servers that are lost so often without a training step in between are not started again."""
 
@@ -181,6 +184,10 @@ class Live:
             for server in self._servers:
                 server.end(end_ns)
             self._tiler.close(end_ns)
+            # A server that is being sent the last weights would be lost with its sender.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_LOADS_S):
+                    await asyncio.gather(*(server.loads_done() for server in self._servers))
             await self._learner.world.stop()
 
     async def _stop_early(self) -> None:

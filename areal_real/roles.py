@@ -32,13 +32,19 @@ class RunningServer(InferenceServer, Protocol):
         """
 
     async def use(self, version: int) -> None:
-        """Before the run begins, or after its end: load these published weights."""
+        """Before the run begins, or after its end: load these published weights.
+
+        After its end a server that was lost is started again for it.
+        """
 
     async def restart(self, version: int) -> None:
         """Start again after a loss, with these weights."""
 
     def end(self, end_ns: int) -> None:
         """The run ends at this time on its clock: tell the span in progress, nothing after it."""
+
+    async def loads_done(self) -> None:
+        """No weights are being loaded any more: what sends them may stop."""
 
     async def answer(self, input_ids: Sequence[int], max_new_tokens: int) -> list[int]:
         """Outside of any schedule: the likeliest answer."""

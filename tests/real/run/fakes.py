@@ -131,6 +131,9 @@ class MadeUpServer:
                 )
             )
 
+    async def loads_done(self) -> None:
+        pass
+
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
