@@ -27,10 +27,12 @@ from areal_sched.fold_events import EVENT_FOLDS
 from areal_sched.journal import JournalReader, Measured
 from areal_sched.limits import Limits
 from areal_sched.measurements import (
+    EngineActivity,
     Measurement,
     ServerActivity,
     ServerSpan,
     TrainerActivity,
+    TrainerSpan,
 )
 from areal_sched.records import Phase, Rollout
 from areal_sched.state import ClusterState
@@ -41,6 +43,10 @@ SERVER_ACTIVITIES: tuple[str, ...] = get_args(ServerActivity)
 TRAINER_ACTIVITIES: tuple[str, ...] = get_args(TrainerActivity)
 """Names of the codes in the column ``activity`` of trainer spans."""
 
+ENGINE_ACTIVITIES: tuple[str, ...] = get_args(EngineActivity)
+"""Names of the codes in the column ``activity`` of engine steps."""
+
+_ENGINE_CODE = {name: code for code, name in enumerate(ENGINE_ACTIVITIES)}
 _SERVER_CODE = {name: code for code, name in enumerate(SERVER_ACTIVITIES)}
 _TRAINER_CODE = {name: code for code, name in enumerate(TRAINER_ACTIVITIES)}
 
@@ -57,6 +63,8 @@ class RunRecorder:
             is the same for all rollouts settled together and comes from `settlement`.
         server_spans, trainer_spans: the measurements, one row each; ``activity`` is an index into
             `SERVER_ACTIVITIES` and `TRAINER_ACTIVITIES`.
+        engine_steps: the same for steps of engines, ``activity`` an index into
+            `ENGINE_ACTIVITIES`; empty for simulated runs.
         interrupts: ``now_ns, server_id, rollouts`` of each reported interruption of a server.
         truncated: the journal this was read from breaks off.
         error: what stopped the run, or None.
@@ -104,6 +112,19 @@ class RunRecorder:
                 "micro_batches": ("i4", "micro_batches"),
             }
         )
+        self.engine_steps = Columns(
+            {
+                "server_id": ("i4", "server_id"),
+                "activity": ("i1", lambda span: _ENGINE_CODE[span.activity]),
+                "start_ns": ("i8", "start_ns"),
+                "end_ns": ("i8", "end_ns"),
+                "forward_ns": ("i8", "forward_ns"),
+                "steps": ("i4", "steps"),
+                "rollouts": ("i4", "rollouts"),
+                "context_tokens": ("i8", "context_tokens"),
+                "new_tokens": ("i8", "new_tokens"),
+            }
+        )
         self.interrupts = Columns(
             {
                 "now_ns": ("i8", lambda row: row[0]),
@@ -137,8 +158,10 @@ class RunRecorder:
         """Take a measurement: call it beside `JournalWriter.measure`."""
         if isinstance(measurement, ServerSpan):
             self.server_spans.append(measurement)
-        else:
+        elif isinstance(measurement, TrainerSpan):
             self.trainer_spans.append(measurement)
+        else:
+            self.engine_steps.append(measurement)
 
     def interrupted(self, now_ns: int, event: RolloutsInterrupted) -> None:
         """Take an interruption: call it for each `RolloutsInterrupted` that is handled."""

@@ -21,7 +21,7 @@ from areal_real.training.settings import TrainerSettings
 from areal_real.training.world import TrainerWorld
 from areal_sched.commands import UpdateMode
 from areal_sched.errors import ConfigError
-from areal_sched.measurements import ServerSpan
+from areal_sched.measurements import EngineSteps, ServerSpan
 
 _LOOK_S = 0.02
 
@@ -203,7 +203,7 @@ class HostedServer:
         if self._executor is not None:
             self._executor.lost(server_id, reason)
 
-    def measure(self, span: ServerSpan) -> None:
+    def measure(self, span: ServerSpan | EngineSteps) -> None:
         """What the server did."""
         if self._executor is not None:
             self._executor.measure(span)

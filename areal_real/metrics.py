@@ -9,7 +9,7 @@ from pathlib import Path
 
 from areal_real.learner import StepDone
 from areal_real.rows import read_rows, write_rows
-from areal_sched.measurements import Measurement, ServerSpan
+from areal_sched.measurements import EngineSteps, Measurement, ServerSpan
 from areal_sched.staleness import lag
 
 NS_PER_S = 1e9
@@ -28,6 +28,8 @@ class IdleMeter:
 
     def take(self, span: Measurement) -> None:
         """Count a span."""
+        if isinstance(span, EngineSteps):
+            return
         length_ns = span.end_ns - span.start_ns
         if isinstance(span, ServerSpan):
             count, idle = self._server, span.activity in SERVER_IDLE

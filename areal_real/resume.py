@@ -17,7 +17,7 @@ from areal_sched.controller import Controller
 from areal_sched.errors import JournalError, ReplayDiverged
 from areal_sched.events import Event, PromptArrived, TimerFired, TrainStepFinished
 from areal_sched.journal import Entry, JournalReader, Measured
-from areal_sched.measurements import Measurement, ServerSpan
+from areal_sched.measurements import Measurement, ServerSpan, TrainerSpan
 
 
 @dataclass(slots=True)
@@ -112,5 +112,5 @@ def _note(past: Past, event: Event, commands: tuple[c.Command, ...]) -> None:
 def _span(past: Past, span: Measurement) -> None:
     if isinstance(span, ServerSpan):
         past.server_spans_ns[span.server_id] = span.end_ns
-    else:
+    elif isinstance(span, TrainerSpan):
         past.trainer_spans_ns = span.end_ns

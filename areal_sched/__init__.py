@@ -47,7 +47,7 @@ from areal_sched.ids import GroupId, PromptId, RolloutId, ServerId, TimerId, Wei
 from areal_sched.journal import Entry, JournalReader, JournalWriter, Measured
 from areal_sched.limits import Limits
 from areal_sched.load import built_in, load
-from areal_sched.measurements import Measurement, ServerSpan, TrainerSpan
+from areal_sched.measurements import EngineSteps, Measurement, ServerSpan, TrainerSpan
 from areal_sched.records import Group, Phase, Rollout, Server
 from areal_sched.replay import replay
 from areal_sched.state import ClusterState
@@ -62,6 +62,7 @@ __all__ = [
     "ConfigError",
     "Controller",
     "DropRollouts",
+    "EngineSteps",
     "Entry",
     "Event",
     "Executor",

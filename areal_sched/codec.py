@@ -41,6 +41,7 @@ CODES: Mapping[str, type] = {
     "TIMER": c.SetTimer,
     "server_span": m.ServerSpan,
     "trainer_span": m.TrainerSpan,
+    "engine_span": m.EngineSteps,
 }
 """Events in lower case, commands in capitals, measurements end in ``_span``."""
 

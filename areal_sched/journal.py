@@ -18,13 +18,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 from areal_sched.codec import CODES, ENCODERS, decode, schema
 from areal_sched.commands import Command
 from areal_sched.errors import JournalError
 from areal_sched.events import Event
-from areal_sched.measurements import Measurement, ServerSpan, TrainerSpan
+from areal_sched.measurements import Measurement
 
 FORMAT = "areal-lab journal"
 VERSION = 1
@@ -220,7 +220,7 @@ class JournalReader:
     def __iter__(self) -> Iterator[Entry | Measured]:
         lines = self._lines()
         next(lines)
-        measurements = (ServerSpan, TrainerSpan)
+        measurements = get_args(Measurement)
         for number, line in enumerate(lines, start=2):
             try:
                 now_ns, first, *more = json.loads(line)

@@ -19,6 +19,8 @@ TrainerActivity: TypeAlias = Literal[
     "switch", "proximal", "minibatch", "optimizer", "overhead", "publish", "save", "idle", "down"
 ]
 
+EngineActivity: TypeAlias = Literal["prefill", "decode"]
+
 
 @message
 class ServerSpan:
@@ -55,4 +57,29 @@ class TrainerSpan:
     micro_batches: int
 
 
-Measurement: TypeAlias = ServerSpan | TrainerSpan
+@message
+class EngineSteps:
+    """Steps in a row of a server's engine, of one kind and each on as many rollouts.
+
+    What costs are fitted to (`analysis.calibration`). A simulated server does not tell: its steps
+    follow from its coefficients.
+
+    ``start_ns`` is the end of the step before, or when the server began to generate, as they became
+    known: single steps may look longer or shorter than they were, their sums are right.
+    ``steps`` steps worked on ``rollouts`` rollouts each. Summed over them: ``forward_ns`` in which
+    the model ran, by the engine's own clock; ``context_tokens`` (already in KV caches) and
+    ``new_tokens`` (prefilled).
+    """
+
+    server_id: ServerId
+    activity: EngineActivity
+    start_ns: int
+    end_ns: int
+    forward_ns: int
+    steps: int
+    rollouts: int
+    context_tokens: int
+    new_tokens: int
+
+
+Measurement: TypeAlias = ServerSpan | TrainerSpan | EngineSteps

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from areal_real.serving.options import ServerOptions, is_loopback
+from areal_real.serving.steps import step_flags
 
 _HERE = Path(__file__).resolve().parent
 
@@ -50,6 +51,8 @@ def command_line(
     ]
     if options.kv_cache_tokens is not None:
         flags += ["--max-total-tokens", str(options.kv_cache_tokens)]
+    if options.record_steps:
+        flags += step_flags(folder)
     if not options.prefix_cache:
         flags += ["--disable-radix-cache"]
     if options.device == "cpu":

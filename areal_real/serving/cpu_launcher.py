@@ -8,6 +8,7 @@ arranged around it:
   kernel: a call would raise.
 * ``sgl_kernel`` (SGLang's CUDA kernels) is absent. A stand-in answers the imports; its functions
   raise if they are ever called. On CPU they are not: attention is ``torch_native``.
+* SGLang times a model's forward passes with CUDA's events. Without CUDA a clock does it.
 * SGLang starts its scheduler and detokenizer as fresh interpreters that import everything again
   (it must, with CUDA). Without CUDA they are forked from this process, which has imported
   everything already: one import instead of three.
@@ -117,6 +118,31 @@ def _fork_children() -> None:
     engine.mp.set_start_method = set_start_method
 
 
+def _time_without_events() -> None:
+    """Let SGLang's device timer read a clock: on a CPU a call returns when its work is done."""
+    import time
+
+    import torch
+    from sglang.srt.utils import device_timer
+
+    class Moment:
+        def __init__(self, enable_timing: bool = True) -> None:
+            self.seconds = 0.0
+
+        def record(self) -> None:
+            self.seconds = time.perf_counter()
+
+        def query(self) -> bool:
+            return True
+
+        def elapsed_time(self, end: Moment) -> float:
+            return (end.seconds - self.seconds) * 1e3  # milliseconds, as CUDA's
+
+    if not torch.cuda.is_available():
+        cuda = types.SimpleNamespace(Event=Moment)
+        device_timer.torch = types.SimpleNamespace(cuda=cuda)
+
+
 # At the top level: with the start method ``spawn`` the children import this file, not `main`.
 # The key signs what passes between SGLang's processes; spawned ones inherit it.
 _KEPT = _declare_torchvision_operators()
@@ -132,6 +158,7 @@ def main() -> None:
     from sglang.srt.utils import kill_process_tree
 
     arguments = prepare_server_args(sys.argv[1:])
+    _time_without_events()
     _fork_children()
     try:
         run_server(arguments)
@@ -141,3 +168,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":
+    _time_without_events()  # spawned

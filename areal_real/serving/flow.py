@@ -17,6 +17,7 @@ from areal_real.serving.life import ServerLife
 from areal_real.serving.options import ServerOptions
 from areal_real.serving.segment import Segment, empty_segment
 from areal_real.serving.spans import SpanLog
+from areal_real.serving.steps import StepLog
 
 ABORT_REPEAT_S = 0.25
 """An abort that overtook its request found nothing to abort: it is sent again so often."""
@@ -39,6 +40,7 @@ class RequestFlow(ServerLife):
         super().__init__(server_id, options, log_folder, gpus)
         self._host = host
         self._spans = SpanLog(server_id, host.measure)
+        self._steps = StepLog(server_id, host.measure)
         self._queue: deque[Request] = deque()
         self._running: dict[str, Request] = {}
         self._open = False  # the gate from the queue to the server
@@ -90,7 +92,8 @@ class RequestFlow(ServerLife):
         elif self._loading or not (self._open or self._running):
             self._spans.be("load")
         elif self._running:
-            self._spans.be("generate")
+            if self._spans.be("generate"):
+                self._steps.generating()
         else:
             self._spans.be("paused" if self._waits_for_resume else "idle")
 

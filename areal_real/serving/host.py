@@ -9,7 +9,7 @@ from typing import Protocol
 
 from areal_real.serving.options import Sampling
 from areal_real.serving.segment import Progress, Segment
-from areal_sched.measurements import ServerSpan
+from areal_sched.measurements import EngineSteps, ServerSpan
 
 
 class ServerHost(Protocol):
@@ -39,8 +39,8 @@ class ServerHost(Protocol):
     def lost(self, server_id: int, reason: str) -> None:
         """The server is gone, and with it every rollout that has not been reported."""
 
-    def measure(self, span: ServerSpan) -> None:
-        """What the server did with some time."""
+    def measure(self, span: ServerSpan | EngineSteps) -> None:
+        """What the server did with some time, and what its engine did in it."""
 
 
 @dataclass(slots=True, eq=False)

@@ -45,6 +45,7 @@ class ServerProcess:
         url: where it answers.
         pid: of its process, which leads a process group of its own.
         log: file with its output.
+        folder: private to it, with its sockets.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class ServerProcess:
         self._lease = PortLease(options.host)
         _sweep()
         # Short: the path of a Unix socket in it has at most 107 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
-        self._lock = (self._folder / _LOCK).open("w")
+        self.folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+        self._lock = (self.folder / _LOCK).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)  # until we are done with it, or dead
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http://{host}:{self._lease.port}"
@@ -72,7 +73,7 @@ class ServerProcess:
             model,
             weight_version=weight_version,
             port=self._lease.port,
-            folder=self._folder,
+            folder=self.folder,
         )
         try:
             # Ours alone: SGLang logs its whole configuration, an API token included.
@@ -80,7 +81,7 @@ class ServerProcess:
                 # Not in a worker thread: the server dies with the thread that starts it.
                 self._process = subprocess.Popen(
                     command,
-                    env=environment(options, self._folder, gpus),
+                    env=environment(options, self.folder, gpus),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -142,7 +143,7 @@ class ServerProcess:
                     await client.health(timeout_s=10)
                     break
                 await asyncio.sleep(POLL_S)
-        (self._folder / _SHARED_MEMORY).write_text("\n".join(_shared_memory_of(self.pid)))
+        (self.folder / _SHARED_MEMORY).write_text("\n".join(_shared_memory_of(self.pid)))
 
     def _failure(self, what: str) -> ServerStartFailed:
         return ServerStartFailed(
@@ -174,7 +175,7 @@ class ServerProcess:
 
     def _clean_up(self) -> None:
         self._lease.release()
-        _remove(self._folder)
+        _remove(self.folder)
         self._lock.close()
 
 

@@ -16,6 +16,7 @@ from areal_real.serving.collective import WeightSender, open_group, update_by_co
 from areal_real.serving.errors import RequestRefused, ServerGone
 from areal_real.serving.launch import ServerProcess, start_server
 from areal_real.serving.options import ServerOptions
+from areal_real.serving.steps import StepListener
 
 WATCH_S = 0.1
 """How often it is looked whether the process still runs."""
@@ -54,6 +55,7 @@ class ServerLife(ABC):
         self._gpus = gpus
         self._process: ServerProcess | None = None
         self._client: ServerClient | None = None
+        self._listener: StepListener | None = None
         self._vocabulary: int | None = None
         self._lives = 0
         self._group: tuple[WeightSender, str] | None = None
@@ -105,6 +107,8 @@ class ServerLife(ABC):
             await client.close()
             process.kill()
             raise
+        if options.record_steps:
+            self._listener = StepListener(process.folder)
         state = info["internal_states"][0]
         self.max_running_rollouts = min(
             options.max_running_rollouts, state["effective_max_running_requests_per_dp"]
@@ -143,6 +147,9 @@ class ServerLife(ABC):
     def _end(self, reason: str | None) -> tuple[ServerProcess | None, ServerClient | None]:
         process, client = self._process, self._client
         self._process = self._client = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:

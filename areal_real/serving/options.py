@@ -65,6 +65,8 @@ class ServerOptions:
         seed: of sampling. Answers also depend on which requests share a batch.
         stream_interval_tokens: a request's tokens are sent every so many, and so outlive the
             server's death; 0 sends them when it ends.
+        record_steps: let it publish what each step of its engine did; see
+            `areal_real.serving.steps`.
         prefix_cache: keep KV caches of prompts, each usable only with the weights it was begun
             with.
         start_timeout_s: from launch to ready.
@@ -86,6 +88,7 @@ class ServerOptions:
     api_token: str | None = field(default=None, repr=False)
     seed: int = 1
     stream_interval_tokens: int = 0
+    record_steps: bool = True
     prefix_cache: bool = True
     start_timeout_s: float = 300.0
     request_timeout_s: float = 300.0

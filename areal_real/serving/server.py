@@ -23,6 +23,9 @@ from areal_real.serving.options import Sampling, ServerOptions
 from areal_real.serving.segment import Segment
 from areal_sched.commands import UpdateMode
 
+HEAR_STEPS_S = 0.5
+"""How often the steps of the engine are written down; each has its own time already."""
+
 
 class WeightSupply(Protocol):
     """Where published weights are."""
@@ -96,6 +99,7 @@ class ManagedServer(RequestFlow):
             )
         self._begun = True
         self._spans.begin(clock_origin_ns, since_ns)
+        self._steps.begin(clock_origin_ns)
         reason = self._lost_early
         if reason is not None:
             asyncio.get_running_loop().call_soon(
@@ -200,6 +204,8 @@ class ManagedServer(RequestFlow):
     def close_spans(self, end_ns: int) -> None:
         """The run ends at `end_ns`, on its clock: tell the span in progress."""
         self._spans.close(end_ns)
+        self._hear()
+        self._steps.close()
 
     # ---- weights -------------------------------------------------------------------------------
 
@@ -249,6 +255,16 @@ class ManagedServer(RequestFlow):
     def _began(self) -> None:
         self._open = True
         self._note()
+        self._spawn(self._hear_steps())
+
+    async def _hear_steps(self) -> None:
+        while True:
+            await asyncio.sleep(HEAR_STEPS_S)
+            self._hear()
+
+    def _hear(self) -> None:
+        if self._listener is not None:
+            self._steps.take(self._listener.received)
 
     def _ended(self, reason: str | None) -> None:
         streamed = [

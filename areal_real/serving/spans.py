@@ -12,8 +12,8 @@ from areal_sched.measurements import ServerActivity, ServerSpan
 class SpanLog:
     """Turns changes of activity into spans that tile the time from `begin` to `close`.
 
-    Prefill and recomputation are not timed apart from decode: SGLang does not report them per
-    request, so ``prefill_ns`` and ``recompute_ns`` are 0.
+    Prefill and recomputation are not timed apart from decode here: ``prefill_ns`` and
+    ``recompute_ns`` are 0. The steps of the engine tell (`areal_real.serving.steps`).
 
     Args:
         server_id: whose time.
@@ -40,12 +40,14 @@ class SpanLog:
         self._since_ns = since_ns
         self._generated_tokens = self._recomputed_tokens = 0
 
-    def be(self, activity: ServerActivity) -> None:
-        """The server now does this."""
-        if activity != self._activity:
-            if self._origin_ns is not None:
-                self._end(time.monotonic_ns() - self._origin_ns, self._activity == "generate")
-            self._activity = activity
+    def be(self, activity: ServerActivity) -> bool:
+        """The server now does this; returns whether it did something else before."""
+        if activity == self._activity:
+            return False
+        if self._origin_ns is not None:
+            self._end(time.monotonic_ns() - self._origin_ns, self._activity == "generate")
+        self._activity = activity
+        return True
 
     def generated(self, tokens: int) -> None:
         """Tokens have come in. They count in the span of generation they come in, or the next."""

@@ -18,6 +18,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "str": st.text(st.characters(exclude_categories=()), max_size=20),
     "FinishReason": st.sampled_from(("stop", "length")),
     "UpdateMode": st.sampled_from(("interrupt", "in_place", "drain")),
+    "EngineActivity": st.sampled_from(("prefill", "decode")),
     "ServerActivity": st.sampled_from(("generate", "load", "paused", "idle", "down", "lent")),
     "TrainerActivity": st.sampled_from(("switch", "proximal", "minibatch", "optimizer", "idle")),
     "tuple[RolloutId, ...]": st.lists(COUNT, max_size=5).map(tuple),

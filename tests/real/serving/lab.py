@@ -19,7 +19,7 @@ from areal_real.serving.collective import TensorSpec
 from areal_real.serving.options import Sampling, ServerOptions
 from areal_real.serving.segment import Segment
 from areal_real.serving.server import ManagedServer
-from areal_sched.measurements import ServerSpan
+from areal_sched.measurements import EngineSteps, ServerSpan
 
 T = TypeVar("T")
 
@@ -169,6 +169,7 @@ class RecordingHost:
     def __init__(self) -> None:
         self.reports: list[tuple[Any, ...]] = []
         self.spans: list[ServerSpan] = []
+        self.steps: list[EngineSteps] = []
         self.outstanding: dict[int, list[int]] = {}
         self.lost_reason: str | None = None
         self.broken: list[str] = []
@@ -200,8 +201,11 @@ class RecordingHost:
         self.lost_reason = reason
         self.reports.append(("lost", reason))
 
-    def measure(self, span: ServerSpan) -> None:
-        self.spans.append(span)
+    def measure(self, span: ServerSpan | EngineSteps) -> None:
+        if isinstance(span, EngineSteps):
+            self.steps.append(span)
+        else:
+            self.spans.append(span)
 
     # ---- for tests -----------------------------------------------------------------------------
 

@@ -1,0 +1,173 @@
+"""What an engine did in each of its steps, as SGLang publishes it ("forward pass metrics").
+
+One message a step, over a Unix socket: what was prefilled, how many rollouts were decoded with how
+many tokens in their KV caches, and how long the model ran. When the step ended is when its message
+came in. Steps in a row that did the same are joined into one `EngineSteps`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from areal_sched.ids import ServerId
+from areal_sched.measurements import EngineActivity, EngineSteps
+
+NS_PER_S = 1_000_000_000
+
+MOST_JOINED = 64
+"""So many steps at most make one measurement."""
+
+_LOOK_MS = 200
+_SOCKET = "steps"
+
+
+def step_flags(folder: Path) -> list[str]:
+    """SGLang's flags that make it publish its steps; the socket lies in this folder."""
+    return [
+        "--enable-forward-pass-metrics",
+        *("--forward-pass-metrics-ipc-name", f"ipc://{folder / _SOCKET}"),
+    ]
+
+
+class StepListener:
+    """Receives the messages of one server's process, each with the time it came in.
+
+    A thread of its own, so that the time is right while the event loop is busy.
+
+    Args:
+        folder: as given to `step_flags`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._address = f"ipc://{folder / _SOCKET}.0"  # of data-parallel rank 0
+        self.received: deque[tuple[int, bytes, bytes]] = deque()
+        self._ended = threading.Event()
+        threading.Thread(target=self._listen, name="engine-steps", daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no more: the thread ends by itself, soon. May be called again."""
+        self._ended.set()
+
+    def _listen(self) -> None:
+        import zmq
+
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.setsockopt(zmq.RCVHWM, 0)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.RCVTIMEO, _LOOK_MS)
+            socket.subscribe(b"")
+            socket.connect(self._address)
+            while not self._ended.is_set():
+                try:
+                    _, number, payload = socket.recv_multipart()
+                except zmq.Again:
+                    continue
+                self.received.append((time.monotonic_ns(), number, payload))
+
+
+class StepLog:
+    """Turns a server's messages into measurements.
+
+    Args:
+        server_id: whose steps.
+        measure: takes each measurement.
+    """
+
+    def __init__(self, server_id: int, measure: Callable[[EngineSteps], None]) -> None:
+        self._server_id = ServerId(server_id)
+        self._measure = measure
+        self._origin_ns: int | None = None  # None: nobody wants to know
+        self._resumptions: deque[int] = deque()  # when generation began again, not yet used
+        self._since_ns = 0  # the next step began then, or later
+        self._number = -1
+        self._joined: list[int] | None = None  # the fields of EngineSteps from start_ns on
+        self._activity: EngineActivity = "decode"
+
+    def begin(self, clock_origin_ns: int) -> None:
+        """Keep account from now on, on the run's clock: `time.monotonic_ns` less this."""
+        self._origin_ns = clock_origin_ns
+        self._since_ns = time.monotonic_ns()
+
+    def close(self) -> None:
+        """Tell what is not told yet, and then nothing more."""
+        self._tell()
+        self._origin_ns = None
+
+    def generating(self) -> None:
+        """The server has been doing something else, and begins to generate now."""
+        self._resumptions.append(time.monotonic_ns())
+
+    def take(self, received: deque[tuple[int, bytes, bytes]]) -> None:
+        """Take the messages that have come in; they are removed."""
+        import msgspec
+
+        while received:
+            end_ns, number, payload = received.popleft()
+            if self._origin_ns is None:
+                continue
+            step: dict[str, Any] = msgspec.msgpack.decode(payload)
+            self._take(end_ns, int.from_bytes(number, "big"), step)
+
+    def _take(self, end_ns: int, number: int, step: dict[str, Any]) -> None:
+        told = step["scheduled_requests"]
+        whole = number == self._number + 1
+        self._number = number
+        prefilled, decoded = told["num_prefill_requests"], told["num_decode_requests"]
+        if not prefilled and not decoded:
+            return  # a sign of life
+        start_ns = self._since_ns
+        while self._resumptions and self._resumptions[0] <= end_ns:
+            start_ns = max(start_ns, self._resumptions.popleft())
+        self._since_ns = end_ns
+        if not whole or start_ns >= end_ns:
+            self._tell()  # a message was lost: nobody knows when this step began
+            return
+        activity: EngineActivity = "prefill" if prefilled else "decode"
+        rollouts = prefilled or decoded
+        context = told["sum_prefill_kv_tokens"] if prefilled else told["sum_decode_kv_tokens"]
+        new = told["sum_prefill_tokens"] if prefilled else 0
+        forward_ns = round(step["wall_time"] * NS_PER_S)
+        joined = self._joined
+        if (
+            joined is None
+            or activity != self._activity
+            or rollouts != joined[4]
+            or start_ns != joined[1]
+            or joined[3] == MOST_JOINED
+        ):
+            self._tell()
+            self._activity = activity
+            self._joined = [start_ns, end_ns, forward_ns, 1, rollouts, context, new]
+            return
+        joined[1] = end_ns
+        joined[2] += forward_ns
+        joined[3] += 1
+        joined[5] += context
+        joined[6] += new
+
+    def _tell(self) -> None:
+        joined, self._joined = self._joined, None
+        if joined is None or self._origin_ns is None:
+            return
+        start_ns, end_ns, forward_ns, steps, rollouts, context, new = joined
+        start_ns, end_ns = start_ns - self._origin_ns, end_ns - self._origin_ns
+        if start_ns < 0:
+            return
+        self._measure(
+            EngineSteps(
+                server_id=self._server_id,
+                activity=self._activity,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                forward_ns=forward_ns,
+                steps=steps,
+                rollouts=rollouts,
+                context_tokens=context,
+                new_tokens=new,
+            )
+        )
