@@ -30,7 +30,6 @@ RECORDED = Path(__file__).parent / "data" / "staleness_ablation.jsonl"
 PICTURE = Path(__file__).parent / "staleness_ablation.png"
 
 COLOURS = {"decoupled": SERIES, "naive": SECOND}
-SMOOTHED_STEPS = 5
 
 PAPER_AIME24 = {
     # Table 2, AIME24, of the 1.5B model: eta to (naive, decoupled).
@@ -48,16 +47,20 @@ class Cell:
     """One eta with one objective, over its seeds.
 
     Attributes:
-        accuracy: held-out accuracy after the last step, by seed.
+        halfway: held-out accuracy after half of the steps, by seed.
+        accuracy: the same after the last step.
         best: the best of each run's evaluations.
         lag_mean: mean lag over the run, versions, by seed.
-        rewards: float64 (seeds, steps), mean reward of each step's batch.
+        steps: int64 (evaluations,), after which it was evaluated.
+        curves: float64 (seeds, evaluations), held-out accuracy.
     """
 
+    halfway: tuple[float, ...]
     accuracy: tuple[float, ...]
     best: tuple[float, ...]
     lag_mean: tuple[float, ...]
-    rewards: np.ndarray
+    steps: np.ndarray
+    curves: np.ndarray
 
 
 def read(path: Path) -> dict[tuple[int, str], Cell]:
@@ -80,47 +83,61 @@ def read(path: Path) -> dict[tuple[int, str], Cell]:
 
 
 def _cell(rows: Sequence[Mapping[str, Any]]) -> Cell:
-    steps = min(len(row["reward"]) for row in rows)
+    steps = [[x for x, _ in row["held_out"]] for row in rows]
+    if any(x != steps[0] for x in steps):
+        raise ValueError(f"{rows[0].get('name')}: its seeds were evaluated after different steps")
     return Cell(
+        halfway=tuple(_halfway(row["held_out"]) for row in rows),
         accuracy=tuple(row["held_out"][-1][1] for row in rows),
         best=tuple(max(x for _, x in row["held_out"]) for row in rows),
         lag_mean=tuple(statistics.fmean(row["lag_mean"]) for row in rows),
-        rewards=np.asarray([row["reward"][:steps] for row in rows], float),
+        steps=np.asarray(steps[0]),
+        curves=np.asarray([[x for _, x in row["held_out"]] for row in rows], float),
     )
+
+
+def _halfway(held_out: Sequence[Sequence[float]]) -> float:
+    """Accuracy at the evaluation nearest to half of the steps, of two the later one."""
+    half = held_out[-1][0] / 2
+    return float(min(reversed(held_out), key=lambda row: abs(row[0] - half))[1])
 
 
 def table(cells: Mapping[tuple[int, str], Cell]) -> str:
     """The table, as text."""
-    heads = ("eta", "mean lag", "naive", "decoupled", "naive", "decoupled")
+    etas = sorted({eta for eta, _ in cells})
     lines = [
-        "held-out accuracy after the last step, %, mean (range) over seeds   paper, AIME24",
-        _line(heads),
+        "held-out accuracy, %, mean (range) over seeds",
+        _line(("", "", "after half the steps", "", "after the last step", "", "paper, AIME24", "")),
+        _line(("eta", "mean lag", *("naive", "decoupled") * 3)),
     ]
-    for eta in sorted({eta for eta, _ in cells}):
-        columns = [_spread(cells.get((eta, name))) for name in ("naive", "decoupled")]
-        lags = [x for (e, _), cell in cells.items() if e == eta for x in cell.lag_mean]
-        naive, decoupled = PAPER_AIME24.get(eta, (None, None))
-        paper = ["-" if x is None else f"{x:.1f}" for x in (naive, decoupled)]
-        lines.append(_line((str(eta), f"{statistics.fmean(lags):.2f}", *columns, *paper)))
+    for eta in etas:
+        pair = [cells.get((eta, name)) for name in ("naive", "decoupled")]
+        lags = [x for cell in pair if cell is not None for x in cell.lag_mean]
+        columns = [_spread(None if cell is None else cell.halfway) for cell in pair]
+        columns += [_spread(None if cell is None else cell.accuracy) for cell in pair]
+        paper = PAPER_AIME24.get(eta)
+        columns += ["-", "-"] if paper is None else [f"{x:.1f}" for x in paper]
+        lines.append(_line((str(eta), f"{statistics.fmean(lags):.2f}", *columns)))
     seeds = sorted({len(cell.accuracy) for cell in cells.values()})
     lines.append(f"seeds per cell: {', '.join(map(str, seeds))}")
     return "\n".join(lines)
 
 
 def _line(columns: Sequence[str]) -> str:
-    widths = (4, 9, 19, 19, 11, 10)
-    return "".join(f"{text:>{width}}" for text, width in zip(columns, widths, strict=True))
+    widths = (4, 10, 21, 16, 20, 16, 14, 11)
+    row = "".join(f"{text:>{width}}" for text, width in zip(columns, widths, strict=True))
+    return row.rstrip()
 
 
-def _spread(cell: Cell | None) -> str:
-    if cell is None:
+def _spread(accuracies: Sequence[float] | None) -> str:
+    if accuracies is None:
         return "-"
-    values = [100 * x for x in cell.accuracy]
-    return f"{statistics.fmean(values):.1f} ({min(values):.0f} to {max(values):.0f})"
+    values = [100 * x for x in accuracies]
+    return f"{statistics.fmean(values):.1f} ({min(values):.0f}-{max(values):.0f})"
 
 
 def draw(cells: Mapping[tuple[int, str], Cell], path: Path) -> Path:
-    """Draw the curves: one panel per eta, reward by step, a line per seed and their mean."""
+    """Draw the curves: one panel per eta, accuracy by step, a line per seed and their mean."""
     etas = sorted({eta for eta, _ in cells})
     with style():
         figure = new_figure(3.1 * len(etas), 3.2)
@@ -130,25 +147,17 @@ def draw(cells: Mapping[tuple[int, str], Cell], path: Path) -> Path:
                 cell = cells.get((eta, name))
                 if cell is None:
                     continue
-                smooth = np.asarray([_smooth(curve) for curve in cell.rewards])
-                steps = np.arange(1, smooth.shape[1] + 1)
-                axes.plot(steps, smooth.T, color=colour, alpha=0.3, linewidth=0.8)
-                axes.plot(steps, smooth.mean(axis=0), color=colour, linewidth=1.8, label=name)
+                steps, curves = cell.steps, cell.curves
+                axes.plot(steps, curves.T, color=colour, alpha=0.3, linewidth=0.8)
+                axes.plot(steps, curves.mean(axis=0), color=colour, linewidth=1.8, label=name)
             axes.set_title(f"eta = {eta}")
             axes.set_xlabel("training step")
             axes.set_ylim(0, 1.02)
             axes.axhline(1.0, color=FAINT, linewidth=0.5)
-        panels[0].set_ylabel(f"reward, mean of {SMOOTHED_STEPS} steps")
+        panels[0].set_ylabel("held-out accuracy")
         panels[-1].legend(loc="lower right")
         figure.tight_layout()
         return save(figure, path)
-
-
-def _smooth(curve: np.ndarray) -> np.ndarray:
-    padded = np.concatenate([np.full(SMOOTHED_STEPS - 1, curve[0]), curve])
-    kernel = np.full(SMOOTHED_STEPS, 1 / SMOOTHED_STEPS)
-    smooth: np.ndarray = np.convolve(padded, kernel, mode="valid")
-    return smooth
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -131,7 +132,7 @@ def test_a_real_server_tells_of_every_token(lab: Lab) -> None:
     assert sum(x.steps * x.rollouts for x in decoded) >= sum(29 + x for x in range(6))
     assert sum(x.new_tokens + x.context_tokens for x in prefilled) >= 6 * 3 + 2
     for step in steps:
-        assert 0 < step.forward_ns
+        assert step.forward_ns > 0
         assert step.start_ns < step.end_ns
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert before.end_ns <= after.start_ns
