@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from analysis.recorder import RunRecorder
 
 _EVENTS_BETWEEN_LOOKS = 20_000
-"""SimPy events between looks at the clock and at Ctrl-C: some tenths of a second."""
+"""Events between looks at the clock and at Ctrl-C: some tenths of a second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ class Server:
         self._late.clear()
         self._next.clear()
         self._at_boundary.clear()
-        self._alarm.at(None)
+        self._alarm.off()
         self._loading = None
         self._lent = self._stopped = False
         self._waits_for_resume = False
@@ -257,7 +257,10 @@ class Server:
                 self._be(doing)
         visible_fs = engine.next_visible_fs()
         if visible_fs is None:
-            self._alarm.at(self._boundary_ns if self._at_boundary else None)
+            if self._at_boundary:
+                self._alarm.at(self._boundary_ns)
+            else:
+                self._alarm.off()
             return
         time_ns = visible_fs // FS_PER_NS
         if self._at_boundary and self._boundary_ns < time_ns:

@@ -94,6 +94,9 @@ class Simulation:
         record: see `areal_sched.controller.Controller`.
         measure: takes (now_ns, measurement).
         on_settled: called with rollouts that were trained, failed or dropped.
+
+    Attributes:
+        simpy_events: events that went through SimPy's queue so far.
     """
 
     def __init__(
@@ -181,28 +184,31 @@ class Simulation:
         return int(self.env.now)
 
     @property
+    def events(self) -> int:
+        """What has happened so far: SimPy's events, each alarm counted where many shared one."""
+        return self.simpy_events - self.env.agenda.fired + self.env.agenda.rung
+
+    @property
     def finished(self) -> bool:
         """Whether the requested steps are done."""
         return self.state.weight_version >= self.setup.steps
 
     def run(self, most_events: int | None = None) -> bool:
-        """Go on, for at most so many SimPy events; returns whether the run is finished.
+        """Go on, for at most so many `events`; returns whether the run is finished.
 
         Raises:
             SimulationError: nothing is left to happen, but the steps are not done (a deadlock).
         """
-        step = self.env.step
+        env = self.env
         state, steps = self.state, self.setup.steps
-        left = most_events if most_events is not None else 1 << 62
-        count = 0
+        end = self.events + most_events if most_events is not None else 1 << 62
         try:
-            while state.weight_version < steps and count < left:
-                step()
-                count += 1
+            while state.weight_version < steps and (left := end - self.events) > 0:
+                env.agenda.most = left
+                self.simpy_events += 1
+                env.step()
         except EmptySchedule:
             raise SimulationError(self._deadlock()) from None
-        finally:
-            self.simpy_events += count
         return self.finished
 
     def close(self) -> None:

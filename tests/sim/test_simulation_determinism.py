@@ -52,7 +52,7 @@ def test_the_same_seed_twice_and_another(path: str) -> None:
 
 @each_scheduler
 def test_a_run_may_be_cut_into_pieces(path: str) -> None:
-    """As Ctrl-C and the progress bar do, after any number of SimPy events."""
+    """As Ctrl-C and the progress bar do, after any number of events."""
     world = busy_world(path)
     whole = live_through(world)
     assert any(isinstance(entry.event, ServerLost) for entry in whole.entries)
@@ -62,7 +62,7 @@ def test_a_run_may_be_cut_into_pieces(path: str) -> None:
         events += 1
     cut.end()
     assert cut.journal == whole.journal
-    assert cut.simulation.simpy_events == whole.simulation.simpy_events > events
+    assert cut.simulation.events == whole.simulation.events > events
 
 
 @each_scheduler
@@ -71,7 +71,7 @@ def test_a_run_that_is_ended_early_has_a_journal_up_to_there(path: str) -> None:
     world = busy_world(path)
     whole = live_through(world)
     part = begin(world.setup(), world.path, world.options)
-    assert not part.simulation.run(whole.simulation.simpy_events // 2)
+    assert not part.simulation.run(whole.simulation.events // 2)
     part.end()
     journal = part.journal
     part.simulation.close()
