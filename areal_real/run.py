@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def header_of(config: RealConfig, name: str, sha256: str) -> dict[str, Any]:
         "scheduler": built_in().get(path, path),
         "options": dict(config.scheduler.options),
         "limits": dataclasses.asdict(limits),
+        "layout": layout_of(config),
         "run": {
             "name": name,
             "gpus": gpus,
@@ -206,4 +208,30 @@ def header_of(config: RealConfig, name: str, sha256: str) -> dict[str, Any]:
             "config_sha256": sha256,
             "published": None,
         },
+    }
+
+
+def layout_of(config: RealConfig) -> dict[str, Any]:
+    """The header's ``layout``: what a simulation of the same run has to be set up with.
+
+    ``host_cores``: processors that servers and trainer share, None where they have GPUs.
+    """
+    real, workload = config.real, config.workload
+    trainer = real.trainer
+    return {
+        "device": real.device,
+        "host_cores": len(os.sched_getaffinity(0)) if real.device == "cpu" else None,
+        "group_size": workload.group_size,
+        "prompts_per_step": workload.prompts_per_step,
+        "max_prompt_tokens": workload.max_prompt_tokens,
+        "max_response_tokens": workload.max_response_tokens,
+        "data_parallel": trainer.data_parallel,
+        "pipeline_parallel": trainer.pipeline_parallel,
+        "tensor_parallel": trainer.tensor_parallel,
+        "trainer_threads": trainer.threads,
+        "minibatches": trainer.minibatches,
+        "micro_batch_tokens": trainer.micro_batch_tokens,
+        "recompute_proximal": real.ppo.objective == "decoupled",
+        "reward_workers": real.rewards.workers,
+        "checkpoint_every_steps": real.checkpoint_every_steps,
     }

@@ -68,6 +68,7 @@ class SimExecutor:
         self._measure = measure
         self._length_limit_tokens = length_limit_tokens
         self.servers: dict[ServerId, Server] = {}
+        self.new_server: Callable[..., Server] = Server
         self.rewarder: Rewarder
         self.trainer: Trainer
         self.published = WeightVersion(0)
@@ -98,7 +99,7 @@ class SimExecutor:
         load_ns: Callable[[], int],
     ) -> Server:
         """Add a server; it joins at `begin`."""
-        server = Server(self._env, server_id, self, new_engine, load_ns, self.published)
+        server = self.new_server(self._env, server_id, self, new_engine, load_ns, self.published)
         self.servers[server_id] = server
         return server
 

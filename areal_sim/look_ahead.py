@@ -72,6 +72,7 @@ def first_finish_fs(engine: Steps) -> int:
             t += engine._prefill_pair_fs * (chunk * done + chunk * (chunk + 1) // 2)
             done += chunk
             room -= chunk
+        t += engine._prefill_rollout_fs
         if not left:
             return -(-t // FS_PER_NS) * FS_PER_NS
         n += 1

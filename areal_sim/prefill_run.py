@@ -75,6 +75,7 @@ class PrefillRuns(Steps):
         self._end_fs = (
             self._clock_fs
             + self._prefill_base_fs * -(-tokens // chunk)
+            + self._prefill_rollout_fs * len(run)
             + self._prefill_token_fs * tokens
             + self._prefill_pair_fs * pairs
         )
@@ -100,6 +101,8 @@ class PrefillRuns(Steps):
                 self.recomputed_tokens += again
                 recompute_fs += self._prefill_token_fs * again
                 recompute_fs += self._prefill_pair_fs * (again * done + again * (again + 1) // 2)
+            if request.seen_tokens:
+                recompute_fs += self._prefill_rollout_fs
             request.prefilled_tokens = 0
             request.generated_tokens = generated = generated + 1
             admission += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from simpy.core import EmptySchedule
@@ -23,6 +24,8 @@ from areal_sim.engine import Engine
 from areal_sim.executor import SimExecutor
 from areal_sim.faults import NS_PER_S, Faults, start_losses, stragglers
 from areal_sim.feed import PromptFeed
+from areal_sim.host import SharedHost, SharingTrainer
+from areal_sim.remote import RemoteServer
 from areal_sim.rewarder import Rewarder
 from areal_sim.trainer import Trainer
 from traces import WorkloadSource
@@ -127,15 +130,7 @@ class Simulation:
             measure or (lambda now_ns, measurement: None),
             length_limit_tokens=setup.max_response_tokens,
         )
-        self.executor.trainer = Trainer(
-            env,
-            self.executor,
-            setup.costs,
-            setup.layout,
-            setup.save_s,
-            colocated=setup.colocated,
-            recompute_proximal=setup.recompute_proximal,
-        )
+        self._share()
         self.executor.rewarder = Rewarder(
             env,
             setup.reward_workers,
@@ -146,6 +141,39 @@ class Simulation:
         self._add_servers()
         start_losses(env, self.executor, setup.faults, setup.servers, setup.seed)
         self.executor.begin()
+
+    def _share(self) -> None:
+        """Make the trainer, and say how servers are made: with or without a machine in common."""
+        setup, executor = self.setup, self.executor
+        client, host = setup.costs.client(), setup.costs.host()
+        shared = None if host.cores is None else SharedHost(self.env, host.cores)
+        if shared is None:
+            executor.trainer = Trainer(
+                self.env,
+                executor,
+                setup.costs,
+                setup.layout,
+                setup.save_s,
+                colocated=setup.colocated,
+                recompute_proximal=setup.recompute_proximal,
+            )
+        elif setup.colocated:
+            raise SimulationError("costs.host: a machine in common is not modelled with colocation")
+        else:
+            executor.trainer = SharingTrainer(
+                self.env,
+                executor,
+                setup.costs,
+                setup.layout,
+                setup.save_s,
+                recompute_proximal=setup.recompute_proximal,
+                shared=shared,
+                cores=host.trainer_cores,
+            )
+        if shared is not None or not client.nothing:
+            executor.new_server = partial(
+                RemoteServer, client=client, shared=shared, cores=host.server_cores
+            )
 
     def _add_servers(self) -> None:
         setup = self.setup

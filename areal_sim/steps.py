@@ -44,6 +44,7 @@ class Steps:
         "_kind",
         "_prefill_base_fs",
         "_prefill_pair_fs",
+        "_prefill_rollout_fs",
         "_prefill_token_fs",
         "_prefilling",
         "_steps",
@@ -102,6 +103,7 @@ class Steps:
         self._decode_rollout_fs = cost.decode_per_rollout_fs
         self._decode_kv_fs = cost.decode_per_kv_token_fs
         self._prefill_base_fs = cost.prefill_base_fs
+        self._prefill_rollout_fs = cost.prefill_per_rollout_fs
         self._prefill_token_fs = cost.prefill_per_token_fs
         self._prefill_pair_fs = cost.prefill_per_token_pair_fs
         self._prefilling: list[Request] = []
@@ -152,12 +154,14 @@ class Steps:
         """Begin a prefill step if there is anything to prefill."""
         room = self.prefill_chunk_tokens
         tokens = pairs = 0
+        cut = False  # whether the last context is not completed
         prefilling = self._prefilling
         for request in prefilling:
             done = request.prefilled_tokens
             chunk = request.prompt_tokens + request.generated_tokens - done
             if chunk > room:
                 chunk = room
+                cut = True
             request.chunk_tokens = chunk
             room -= chunk
             tokens += chunk
@@ -176,7 +180,10 @@ class Steps:
                     break
                 free -= context
                 prefilling.append(waiting.popleft())
-                chunk = context if context < room else room
+                chunk = context
+                if chunk > room:
+                    chunk = room
+                    cut = True
                 request.chunk_tokens = chunk
                 room -= chunk
                 tokens += chunk
@@ -189,6 +196,7 @@ class Steps:
         self._end_fs = (
             self._clock_fs
             + self._prefill_base_fs
+            + self._prefill_rollout_fs * (len(prefilling) - cut)
             + self._prefill_token_fs * tokens
             + self._prefill_pair_fs * pairs
         )
@@ -250,6 +258,8 @@ class Steps:
                 request.prefilled_tokens = done + chunk
                 begun = request
                 break
+            if request.seen_tokens:
+                recompute_fs += self._prefill_rollout_fs
             request.prefilled_tokens = 0
             request.generated_tokens = generated = generated + 1
             self.generated_tokens += 1

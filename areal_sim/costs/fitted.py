@@ -18,9 +18,18 @@
     publish_s = 2.4
     load_s = 1.1
 
-    [switch]                      # colocated only; may be left out
+    # The rest may be left out.
+    [switch]                      # colocated only
     to_generate_s = 3.0
     to_train_s = 2.5
+
+    [client]                      # fields of ClientCost, each of which may be left out
+    dispatch_s = 0.004
+    ...
+
+    [host]                        # fields of HostCost, likewise
+    cores = 2
+    ...
 
 Every number is written so that reading it gives the same number.
 """
@@ -38,7 +47,7 @@ from typing import Any
 
 from areal_sched.errors import ConfigError, nearest
 
-from .protocol import CostProvider, Phase, ServerCost, TrainerCost
+from .protocol import ClientCost, CostProvider, HostCost, Phase, ServerCost, TrainerCost
 
 FORMAT = "areal-sim-costs/1"
 
@@ -46,7 +55,10 @@ _SERVER_KEYS = tuple(field.name for field in dataclasses.fields(ServerCost))
 _TRAINER_KEYS = tuple(field.name for field in dataclasses.fields(TrainerCost))
 _WEIGHT_KEYS = ("publish_s", "load_s")
 _SWITCH_KEYS = ("to_generate_s", "to_train_s")
-_TOP_KEYS = ("format", "source", "server", "trainer", "weights", "switch")
+_CLIENT_KEYS = tuple(field.name for field in dataclasses.fields(ClientCost))
+_HOST_KEYS = tuple(field.name for field in dataclasses.fields(HostCost))
+_TOP_KEYS = ("format", "source", "server", "trainer", "weights", "switch", "client", "host")
+_MAY_MISS = ("prefill_per_rollout_fs",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +72,8 @@ class FittedCosts:
         load_s: `CostProvider.weight_load_s`.
         to_generate_s: `CostProvider.switch_s` to generation, None if never measured.
         to_train_s: the same to training.
+        client_cost: between scheduler and engines.
+        host_cost: the machine they share.
         source: what the coefficients were fitted to, in words.
     """
 
@@ -69,6 +83,8 @@ class FittedCosts:
     load_s: float
     to_generate_s: float | None = None
     to_train_s: float | None = None
+    client_cost: ClientCost = dataclasses.field(default_factory=ClientCost)
+    host_cost: HostCost = dataclasses.field(default_factory=HostCost)
     source: str
 
     def __post_init__(self) -> None:
@@ -105,6 +121,14 @@ class FittedCosts:
             )
         return seconds
 
+    def client(self) -> ClientCost:
+        """What lies between scheduler and engines."""
+        return self.client_cost
+
+    def host(self) -> HostCost:
+        """The machine that servers and trainer share, if they do."""
+        return self.host_cost
+
     @classmethod
     def from_provider(cls, provider: CostProvider, *, source: str) -> FittedCosts:
         """Freeze any provider's present coefficients."""
@@ -115,6 +139,8 @@ class FittedCosts:
             load_s=provider.weight_load_s(),
             to_generate_s=provider.switch_s("generate"),
             to_train_s=provider.switch_s("train"),
+            client_cost=provider.client(),
+            host_cost=provider.host(),
             source=source,
         )
 
@@ -127,6 +153,10 @@ class FittedCosts:
         measured = [key for key in _SWITCH_KEYS if getattr(self, key) is not None]
         if measured:
             lines += _section("switch", measured, self)
+        if not self.client_cost.nothing:
+            lines += _section("client", _CLIENT_KEYS, self.client_cost)
+        if self.host_cost.cores is not None:
+            lines += _section("host", _HOST_KEYS, self.host_cost)
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | Path) -> None:
@@ -166,13 +196,18 @@ class FittedCosts:
         trainer = file.section("trainer", _TRAINER_KEYS)
         weights = file.section("weights", _WEIGHT_KEYS)
         switch = file.section("switch", _SWITCH_KEYS, optional=True)
+        client = file.section("client", _CLIENT_KEYS, optional=True)
+        host = file.section("host", _HOST_KEYS, optional=True)
         for key in _SERVER_KEYS:
-            file.integer("server", key, server[key])
+            if key in server:
+                file.integer("server", key, server[key])
         file.integer("trainer", "pipeline_stages", trainer["pipeline_stages"])
         try:
             return cls(
                 server_cost=ServerCost(**server),
                 trainer_cost=TrainerCost(**trainer),
+                client_cost=ClientCost(**client),
+                host_cost=HostCost(**host),
                 source=source,
                 **weights,
                 **switch,
@@ -224,7 +259,7 @@ class _File:
                     raise ConfigError(
                         f"{self.at(name, key)}: {name}.{key} = {value!r}: expected a number"
                     )
-            elif not optional:
+            elif not optional and key not in _MAY_MISS:
                 raise ConfigError(f"{self.at('', name)}: missing key {name}.{key}")
         return dict(table)
 

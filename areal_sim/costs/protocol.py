@@ -29,7 +29,8 @@ class ServerCost:
 
     A prefill step over chunks takes ``prefill_base_fs`` plus, for every chunk of t new tokens
     behind s tokens that are already in the cache,
-    ``prefill_per_token_fs * t + prefill_per_token_pair_fs * (t * s + t * (t + 1) // 2)``.
+    ``prefill_per_token_fs * t + prefill_per_token_pair_fs * (t * s + t * (t + 1) // 2)``, plus
+    ``prefill_per_rollout_fs`` for every context that the step completes.
     """
 
     decode_base_fs: int
@@ -38,6 +39,7 @@ class ServerCost:
     prefill_base_fs: int
     prefill_per_token_fs: int
     prefill_per_token_pair_fs: int
+    prefill_per_rollout_fs: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -90,6 +92,62 @@ class TrainerCost:
             raise ConfigError(f"pipeline_stages = {self.pipeline_stages!r}: must be at least 1")
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCost:
+    """What lies between a scheduler's command and the engine, and between the engine and the event.
+
+    Requests and answers pass one after the other. All zero: nothing lies between.
+
+    Attributes:
+        dispatch_s: a request's way to the engine, beyond waiting for those before it.
+        dispatch_per_rollout_s: from one request to the next at least.
+        report_s: an answer's way back.
+        report_per_rollout_s: from one answer to the next at least.
+        stop_s: an interruption's way; the engine goes on meanwhile.
+    """
+
+    dispatch_s: float = 0.0
+    dispatch_per_rollout_s: float = 0.0
+    report_s: float = 0.0
+    report_per_rollout_s: float = 0.0
+    stop_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _not_negative(self)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing lies between."""
+        return self == ClientCost()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostCost:
+    """One machine whose processors servers and trainer share; see `areal_sim.host`.
+
+    Attributes:
+        cores: processors there are; None: devices do not disturb each other.
+        server_cores: what a server wants while it works.
+        trainer_cores: what the trainer wants while it works.
+    """
+
+    cores: float | None = None
+    server_cores: float = 0.0
+    trainer_cores: float = 0.0
+
+    def __post_init__(self) -> None:
+        _not_negative(self)
+        if self.cores is not None and self.cores == 0:
+            raise ConfigError("cores = 0: expected a number > 0")
+
+
+def _not_negative(costs: ClientCost | HostCost) -> None:
+    for field in dataclasses.fields(costs):
+        value = getattr(costs, field.name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{field.name} = {value!r}: expected a finite number >= 0")
+
+
 @runtime_checkable
 class CostProvider(Protocol):
     """Where the simulator gets its times from."""
@@ -108,6 +166,12 @@ class CostProvider(Protocol):
 
     def switch_s(self, to: Phase) -> float:
         """Colocated only: turn the GPUs over to that phase (offload, reload)."""
+
+    def client(self) -> ClientCost:
+        """What lies between scheduler and engines."""
+
+    def host(self) -> HostCost:
+        """The machine that servers and trainer share, if they do."""
 
 
 def decode_time_fs(cost: ServerCost, n: int, kv: int, k: int) -> int:
@@ -141,12 +205,13 @@ def steps_within_fs(cost: ServerCost, n: int, kv: int, budget_fs: int) -> int:
     return (root - linear) // (2 * growth)
 
 
-def prefill_time_fs(cost: ServerCost, chunks: Iterable[tuple[int, int]]) -> int:
+def prefill_time_fs(cost: ServerCost, chunks: Iterable[tuple[int, int]], completed: int = 0) -> int:
     """Femtoseconds of one prefill step.
 
     Args:
         cost: the server.
         chunks: (new tokens t, tokens s already in the cache) of every chunk in the step.
+        completed: contexts that the step completes.
     """
     tokens = pairs = 0
     for new, cached in chunks:
@@ -155,6 +220,7 @@ def prefill_time_fs(cost: ServerCost, chunks: Iterable[tuple[int, int]]) -> int:
         tokens += new
         pairs += new * cached + new * (new + 1) // 2
     linear = cost.prefill_base_fs + cost.prefill_per_token_fs * tokens
+    linear += cost.prefill_per_rollout_fs * completed
     return linear + cost.prefill_per_token_pair_fs * pairs
 
 

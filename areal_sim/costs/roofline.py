@@ -19,7 +19,7 @@ from areal_sim.memory import ACTIVATION_BYTES, GRADIENT_BYTES, OPTIMIZER_BYTES, 
 from areal_sim.models import ModelShape
 
 from .constants import Factors
-from .protocol import FS_PER_S, Phase, ServerCost, TrainerCost
+from .protocol import FS_PER_S, ClientCost, HostCost, Phase, ServerCost, TrainerCost
 
 # All-reduces of one layer under tensor parallelism (Megatron-LM, arXiv 1909.08053): after the
 # attention output and after the MLP, of one hidden vector a token.
@@ -160,6 +160,14 @@ class Roofline:
         per_parameter = PARAMETER_BYTES + OPTIMIZER_BYTES / layout.data_parallel
         moved = per_parameter * self.model.parameters / layout.pipeline_gpus
         return self.factors.switch_overhead_s + moved / self.factors.host_bytes_per_s
+
+    def client(self) -> ClientCost:
+        """Nothing: milliseconds, where a step of the engine takes tens of them."""
+        return ClientCost()
+
+    def host(self) -> HostCost:
+        """None: GPUs are not shared."""
+        return HostCost()
 
     def _all_reduce_s_per_token(self, tensor_parallel: int, efficiency: float) -> float:
         """Time on the wire of one token's all-reduces; a ring moves 2 (tp - 1) / tp of the data."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from areal_sched.errors import ConfigError, nearest
 
-from .protocol import FS_PER_S, CostProvider, Phase, ServerCost, TrainerCost
+from .protocol import FS_PER_S, ClientCost, CostProvider, HostCost, Phase, ServerCost, TrainerCost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,6 +101,14 @@ class TableCosts:
     def switch_s(self, to: Phase) -> float:
         """The rest's."""
         return self.rest.switch_s(to)
+
+    def client(self) -> ClientCost:
+        """The rest's."""
+        return self.rest.client()
+
+    def host(self) -> HostCost:
+        """The rest's."""
+        return self.rest.host()
 
 
 def fit_decode_table(

@@ -20,7 +20,8 @@ coefficients = st.one_of(
 @st.composite
 def costs(draw: st.DrawFn, instant_prefill: bool = True) -> ServerCost:
     names = ("decode_per_rollout_fs", "decode_per_kv_token_fs", "prefill_per_token_fs")
-    drawn = {name: draw(coefficients) for name in (*names, "prefill_per_token_pair_fs")}
+    more = ("prefill_per_token_pair_fs", "prefill_per_rollout_fs")
+    drawn = {name: draw(coefficients) for name in (*names, *more)}
     base_fs = draw(coefficients)
     prefill_fs = draw(coefficients)
     return ServerCost(

@@ -228,6 +228,8 @@ class ReferenceEngine:
         for request, tokens in chunks:
             for position in range(request.cached_tokens, request.cached_tokens + tokens):
                 duration_fs += self.token_duration_fs(position)
+            if request.cached_tokens + tokens == request.context_tokens:
+                duration_fs += self.cost.prefill_per_rollout_fs
         return duration_fs
 
     def token_duration_fs(self, position: int) -> int:
@@ -246,6 +248,8 @@ class ReferenceEngine:
                 recompute_fs += self.token_duration_fs(position)
             request.cached_tokens += 1
         if request.cached_tokens == request.context_tokens:
+            if request.seen_tokens:
+                recompute_fs += self.cost.prefill_per_rollout_fs
             self.prefilling.remove(request)
             self.running.append(request)
             self.make_token(request)

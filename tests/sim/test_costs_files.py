@@ -110,7 +110,7 @@ def test_a_file_without_switch_times_says_so_when_asked() -> None:
         ("load_s = ", "load_s = nan # ", r"load_s = nan: expected a finite number"),
         ("pipeline_stages = 4", "pipeline_stages = 4.0", r"stages = 4\.0: expected an integer"),
         ("[trainer]", "[trainers]", r"trainers: unknown key \(did you mean 'trainer'\?\)"),
-        ("[weights]", "[weights", r"costs\.toml: not TOML: .*line 23"),
+        ("[weights]", "[weights", r"costs\.toml: not TOML: .*line 24"),
     ],
 )
 def test_bad_files_are_located(tmp_path: Path, old: str, new: str, message: str) -> None:
