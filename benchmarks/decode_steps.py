@@ -44,6 +44,9 @@ FIT_EVERY = 5
 MEMORY_FRACTION = 0.9
 """Share of GPU memory for weights and KV cache: the largest in use, so that few cells are lost."""
 
+DIFFERENCE = 1e-3
+"""Relative step of the solver's derivatives: well above the rounding to whole femtoseconds."""
+
 NO_OVERHEAD = Factors(server_step_overhead_s=0.0, server_rollout_overhead_s=0.0)
 
 
@@ -119,7 +122,8 @@ def fit_kv_efficiency(cells: Sequence[Cell]) -> float:
         factors = with_kv_efficiency(float(values[0]))
         return np.array([cell.predicted_ms(factors) / cell.step_ms - 1 for cell in cells])
 
-    found = least_squares(errors, [NO_OVERHEAD.decode_kv_bandwidth_efficiency], bounds=(0.05, 1.0))
+    start = [NO_OVERHEAD.decode_kv_bandwidth_efficiency]
+    found = least_squares(errors, start, bounds=(0.05, 1.0), diff_step=[DIFFERENCE])
     return float(found.x[0])
 
 
