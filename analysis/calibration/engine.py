@@ -21,7 +21,9 @@ from analysis.calibration.least_squares import Fit, Floats, fit
 from analysis.recorder import ENGINE_ACTIVITIES, TRAINER_ACTIVITIES, RunRecorder
 
 WINDOW_STEPS = 16
-"""Steps of a window at least."""
+WINDOW_NS = 200_000_000
+"""A window has at least so many steps, and is closed once it is so long. Messages come in up to
+some 20 ms late, in bursts, where engine and listener wait for Python's interpreter lock."""
 
 MOST_SLOWDOWN = 4.0
 """Of a server by a trainer that shares its processors: beyond it something else is wrong."""
@@ -131,11 +133,12 @@ def _window_numbers(columns: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:
     server, start, end = columns["server_id"], columns["start_ns"], columns["end_ns"]
     joined = np.concatenate([[False], (server[1:] == server[:-1]) & (start[1:] == end[:-1])])
     numbers = np.empty(len(server), np.int64)
-    number, steps = -1, WINDOW_STEPS
+    number, steps, since_ns = -1, 0, 0
     for row, (goes_on, count) in enumerate(zip(joined.tolist(), columns["steps"], strict=True)):
-        if not goes_on or steps >= WINDOW_STEPS:
+        full = steps >= WINDOW_STEPS and start[row] - since_ns >= WINDOW_NS
+        if not goes_on or full:
             number += 1
-            steps = 0
+            steps, since_ns = 0, start[row]
         numbers[row] = number
         steps += int(count)
     return numbers

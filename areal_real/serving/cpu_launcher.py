@@ -9,6 +9,8 @@ arranged around it:
 * ``sgl_kernel`` (SGLang's CUDA kernels) is absent. A stand-in answers the imports; its functions
   raise if they are ever called. On CPU they are not: attention is ``torch_native``.
 * SGLang times a model's forward passes with CUDA's events. Without CUDA a clock does it.
+* What SGLang publishes of each step costs a tenth of the time where a step takes milliseconds. Here
+  it is put together with less effort and sent many steps at a time, each with its time.
 * SGLang starts its scheduler and detokenizer as fresh interpreters that import everything again
   (it must, with CUDA). Without CUDA they are forked from this process, which has imported
   everything already: one import instead of three.
@@ -143,6 +145,64 @@ def _time_without_events() -> None:
         device_timer.torch = types.SimpleNamespace(cuda=cuda)
 
 
+class _StepPublisher:
+    """In place of SGLang's, which has a thread: sends a list of steps as one message.
+
+    A step is (end on the machine's monotonic clock in ns, seconds the model ran, rollouts
+    prefilled, tokens prefilled, tokens of these found in the cache, rollouts decoded, tokens in
+    their KV caches).
+    """
+
+    AT_ONCE = 32
+    OLDEST_NS = 300_000_000
+
+    def __init__(self, endpoint: str, worker_id: str, dp_rank: int) -> None:
+        import msgspec
+        import zmq
+
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._socket = zmq.Context().socket(zmq.PUB)
+        self._socket.bind(endpoint)
+        self._steps: list[tuple[Any, ...]] = []
+        self._number = 0
+
+    def publish(self, step: tuple[Any, ...]) -> None:
+        steps = self._steps
+        steps.append(step)
+        if len(steps) >= self.AT_ONCE or step[0] - steps[0][0] > self.OLDEST_NS:
+            number = self._number.to_bytes(8, "big")
+            self._number += 1
+            self._socket.send_multipart((b"", number, self._encode(steps)))
+            steps.clear()
+
+    def shutdown(self) -> None:
+        self._socket.close(linger=0)
+
+
+def _publish_steps_cheaply() -> None:
+    import time
+
+    from sglang.srt.managers.scheduler_components import metrics_reporter
+    from sglang.srt.observability import forward_pass_metrics
+
+    def emit(reporter: Any, batch: Any, result: Any = None) -> None:
+        scheduler = reporter.scheduler
+        reporter.forward_pass_device_timer._report()
+        forward_s, scheduler._fpm_gpu_time_acc = scheduler._fpm_gpu_time_acc, 0.0
+        prefilled = new = cached = decoded = context = 0
+        if batch.forward_mode.is_decode():
+            decoded, context = len(batch.seq_lens_cpu), int(batch.seq_lens_cpu.sum())
+        elif batch.forward_mode.is_extend():
+            told = batch.prefill_stats
+            prefilled, new, cached = told.num_new_seqs, told.log_input_tokens, told.log_hit_tokens
+        if prefilled or decoded:
+            step = (time.monotonic_ns(), forward_s, prefilled, new, cached, decoded, context)
+            scheduler._fpm_publisher.publish(step)
+
+    forward_pass_metrics._FpmPublisherThread = _StepPublisher
+    metrics_reporter.SchedulerMetricsReporter._emit_forward_pass_metrics = emit
+
+
 # At the top level: with the start method ``spawn`` the children import this file, not `main`.
 # The key signs what passes between SGLang's processes; spawned ones inherit it.
 _KEPT = _declare_torchvision_operators()
@@ -159,6 +219,7 @@ def main() -> None:
 
     arguments = prepare_server_args(sys.argv[1:])
     _time_without_events()
+    _publish_steps_cheaply()
     _fork_children()
     try:
         run_server(arguments)
@@ -170,3 +231,4 @@ if __name__ == "__main__":
     main()
 elif __name__ == "__mp_main__":
     _time_without_events()  # spawned
+    _publish_steps_cheaply()

@@ -1,8 +1,9 @@
 """What an engine did in each of its steps, as SGLang publishes it ("forward pass metrics").
 
-One message a step, over a Unix socket: what was prefilled, how many rollouts were decoded with how
-many tokens in their KV caches, and how long the model ran. When the step ended is when its message
-came in. Steps in a row that did the same are joined into one `EngineSteps`.
+Over a Unix socket: what was prefilled, how many rollouts were decoded with how many tokens in their
+KV caches, and how long the model ran. SGLang sends a message a step, and when the step ended is when
+its message came in. Our launcher for CPUs sends lists of steps, each with the time of its end. Steps
+in a row that did the same are joined into one `EngineSteps`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from areal_sched.ids import ServerId
 from areal_sched.measurements import EngineActivity, EngineSteps
 
 NS_PER_S = 1_000_000_000
+
+_Step: TypeAlias = Sequence[Any]
+"""See `areal_real.serving.cpu_launcher._StepPublisher`."""
 
 MOST_JOINED = 64
 """So many steps at most make one measurement."""
@@ -110,16 +114,18 @@ class StepLog:
             end_ns, number, payload = received.popleft()
             if self._origin_ns is None:
                 continue
-            step: dict[str, Any] = msgspec.msgpack.decode(payload)
-            self._take(end_ns, int.from_bytes(number, "big"), step)
+            message: dict[str, Any] | list[_Step] = msgspec.msgpack.decode(payload)
+            steps = message if isinstance(message, list) else _step(end_ns, message)
+            numbered = int.from_bytes(number, "big")
+            known = numbered == self._number + 1
+            self._number = numbered
+            for step in steps:
+                self._take(step, known)
+                known = True
 
-    def _take(self, end_ns: int, number: int, step: dict[str, Any]) -> None:
-        told = step["scheduled_requests"]
-        whole = number == self._number + 1
-        self._number = number
-        prefilled, decoded = told["num_prefill_requests"], told["num_decode_requests"]
-        if not prefilled and not decoded:
-            return  # a sign of life
+    def _take(self, step: _Step, whole: bool) -> None:
+        """Take one step; it is not whole if a message before it was lost."""
+        end_ns, forward_s, prefilled, new, cached, decoded, context = step
         start_ns = self._since_ns
         while self._resumptions and self._resumptions[0] <= end_ns:
             start_ns = max(start_ns, self._resumptions.popleft())
@@ -128,10 +134,9 @@ class StepLog:
             self._tell()  # a message was lost: nobody knows when this step began
             return
         activity: EngineActivity = "prefill" if prefilled else "decode"
-        rollouts = prefilled or decoded
-        context = told["sum_prefill_kv_tokens"] if prefilled else told["sum_decode_kv_tokens"]
-        new = told["sum_prefill_tokens"] if prefilled else 0
-        forward_ns = round(step["wall_time"] * NS_PER_S)
+        rollouts = int(prefilled or decoded)
+        context = cached if prefilled else context
+        forward_ns = round(forward_s * NS_PER_S)
         joined = self._joined
         if (
             joined is None
@@ -171,3 +176,14 @@ class StepLog:
                 new_tokens=new,
             )
         )
+
+
+def _step(end_ns: int, message: dict[str, Any]) -> list[_Step]:
+    """SGLang's own message, which came in at that time; a mere sign of life has no step."""
+    told = message["scheduled_requests"]
+    prefilled, decoded = told["num_prefill_requests"], told["num_decode_requests"]
+    if not prefilled and not decoded:
+        return []
+    new, cached = told["sum_prefill_tokens"], told["sum_prefill_kv_tokens"]
+    context = told["sum_decode_kv_tokens"]
+    return [(end_ns, message["wall_time"], prefilled, new, cached, decoded, context)]

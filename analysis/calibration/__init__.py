@@ -1,0 +1,1 @@
+"""Costs of a simulation, fitted to the journal of a real run."""
