@@ -20,8 +20,9 @@ import numpy as np
 from analysis.columns import Columns, Ints
 from analysis.errors import AnalysisError
 from analysis.facts import RunFacts
+from areal_sched.commands import Command, LoadWeights
 from areal_sched.errors import ConfigError, JournalError, ProtocolError
-from areal_sched.events import RolloutsInterrupted
+from areal_sched.events import Event, RolloutsInterrupted, WeightsLoaded
 from areal_sched.fold_commands import COMMAND_FOLDS
 from areal_sched.fold_events import EVENT_FOLDS
 from areal_sched.journal import JournalReader, Measured
@@ -65,14 +66,17 @@ class RunRecorder:
             `SERVER_ACTIVITIES` and `TRAINER_ACTIVITIES`.
         engine_steps: the same for steps of engines, ``activity`` an index into
             `ENGINE_ACTIVITIES`; empty for simulated runs.
-        interrupts: ``now_ns, server_id, rollouts`` of each reported interruption of a server.
+        interrupts: ``now_ns, server_id, rollouts, asked_ns`` of each reported interruption of a
+            server; ``asked_ns`` is when it was told to load weights, -1 where that is not known.
         truncated: the journal this was read from breaks off.
+        note: where it does, and what could be read; None for a whole one.
         error: what stopped the run, or None.
     """
 
     def __init__(self, facts: RunFacts) -> None:
         self.facts = facts
         self.truncated = False
+        self.note: str | None = None
         self.error: str | None = None
         self.trajectories = Columns(
             {
@@ -130,6 +134,7 @@ class RunRecorder:
                 "now_ns": ("i8", lambda row: row[0]),
                 "server_id": ("i4", lambda row: row[1]),
                 "rollouts": ("i4", lambda row: row[2]),
+                "asked_ns": ("i8", lambda row: row[3]),
             }
         )
         # One entry per call of `settled`: rollouts settled together share these facts.
@@ -137,6 +142,7 @@ class RunRecorder:
             name: array("q")
             for name in ("rows", "phase", "settled_ns", "train_ns", "consumed_version")
         }
+        self._asked_ns: dict[int, int] = {}
         self._ended_ns = -1
 
     # ---- hooks ---------------------------------------------------------------------------------
@@ -163,9 +169,29 @@ class RunRecorder:
         else:
             self.engine_steps.append(measurement)
 
-    def interrupted(self, now_ns: int, event: RolloutsInterrupted) -> None:
-        """Take an interruption: call it for each `RolloutsInterrupted` that is handled."""
-        self.interrupts.append((now_ns, event.server_id, len(event.progress)))
+    def handled(self, now_ns: int, event: Event, commands: tuple[Command, ...]) -> None:
+        """Take a handled event with the commands it led to: call it beside `JournalWriter.record`.
+
+        Keeps interruptions, and how long ago the server was told to load weights.
+        """
+        if isinstance(event, RolloutsInterrupted):
+            self.interrupted(now_ns, event, self._asked_ns.pop(event.server_id, -1))
+        elif isinstance(event, WeightsLoaded):
+            self._asked_ns.pop(event.server_id, None)  # there was nothing to interrupt
+        for command in commands:
+            if isinstance(command, LoadWeights):
+                self._asked_ns[command.server_id] = now_ns
+
+    def interrupted(self, now_ns: int, event: RolloutsInterrupted, asked_ns: int = -1) -> None:
+        """Take an interruption; `handled` does it by itself.
+
+        Args:
+            now_ns: when it was handled.
+            event: the interruption.
+            asked_ns: when `LoadWeights` was given to that server; -1 if not known, or if the
+                server was interrupted for another reason.
+        """
+        self.interrupts.append((now_ns, event.server_id, len(event.progress), asked_ns))
 
     def ended(self, now_ns: int, live: Iterable[Rollout] = (), error: str | None = None) -> None:
         """Take the end of the run.
@@ -204,6 +230,9 @@ class RunRecorder:
         rows = self._call("rows")
         ends = np.cumsum(rows)
         trained = self._call("phase") == Phase.TRAINED
+        if self._ended_ns >= 0:
+            # Of a journal that breaks off: steps after the last moment known of all devices.
+            trained &= self._call("settled_ns") <= self._ended_ns
         return {
             "first_row": (ends - rows)[trained],
             "end_row": ends[trained],
@@ -271,11 +300,11 @@ def read_run(path: Path | str) -> RunRecorder:
             EVENT_FOLDS[type(event)](state, event)
             for command in item.commands:
                 COMMAND_FOLDS[type(command)](state, command)
-            if type(event) is RolloutsInterrupted:
-                recorder.interrupted(item.now_ns, event)
+            recorder.handled(item.now_ns, event, item.commands)
     except (ProtocolError, KeyError) as exc:
-        raise JournalError(f"{path}, line {line}: {exc}") from None
+        raise JournalError(f"{path}, line {line}: {exc}; read up to it: {reader.read}") from None
     recorder.truncated = reader.truncated
+    recorder.note = reader.note()
     whole = error is None and not reader.truncated
     end_ns = (recorder.end_ns or state.now_ns) if whole else recorder.covered_ns
     recorder.ended(end_ns, state.rollouts.values(), error)

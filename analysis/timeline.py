@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH = 12.0  # inches
+_SHORT_NS = 2 * NS_PER_MINUTE
+_SHORT = 14  # characters that fit left of a bar
 
 
 def draw_timeline(
@@ -67,7 +70,15 @@ def draw_timeline(
 
 
 def compare_timelines(
-    run_a: RunRecorder, run_b: RunRecorder, path: Path | str, *, steps: int = 3, servers: int = 16
+    run_a: RunRecorder,
+    run_b: RunRecorder,
+    path: Path | str,
+    *,
+    steps: int = 3,
+    servers: int = 16,
+    labels: tuple[str, str] | None = None,
+    below: Callable[[Figure, float], None] | None = None,
+    below_in: float = 0.0,
 ) -> Path:
     """Draw two runs one above the other on the same time scale.
 
@@ -80,6 +91,9 @@ def compare_timelines(
         path: PNG to write.
         steps: training steps of the slower run to show.
         servers: at most so many servers of each run are shown.
+        labels: what to call the runs; otherwise by their schedulers and names.
+        below: draws into the figure what comes below, given the figure and ``below_in``.
+        below_in: height kept free for it, in inches.
 
     Returns:
         The path.
@@ -100,35 +114,60 @@ def compare_timelines(
     full = max(map(most_rollouts, runs, windows))
     with style():
         heights = [max(1.6, 0.19 * run.rows) for run in runs]
-        height = sum(heights) + 4.35
+        height = sum(heights) + 4.35 + below_in
         figure = new_figure(_WIDTH, height)
         drawn: set[str] = set()
         top = height - 1.15
+        title = verdict(*runs, labels=labels)
         figure.text(
-            0.085, 1 - 0.3 / height, verdict(*runs), fontsize=14, fontweight="bold", va="center"
+            0.085,
+            1 - 0.3 / height,
+            title,
+            fontsize=14 * min(1.0, 100 / len(title)),
+            fontweight="bold",
+            va="center",
         )
-        for run, window, rows_height in zip(runs, windows, heights, strict=True):
+        names = labels or ("", "")
+        for run, window, rows_height, name in zip(runs, windows, heights, names, strict=True):
             axes = figure.add_axes((0.085, (top - rows_height) / height, 0.9, rows_height / height))
             drawn |= draw_rows(axes, run, window, window.start_ns, full)
             pad = length_ns // 80
             axes.set_xlim(-pad / NS_PER_MINUTE, (length_ns + pad) / NS_PER_MINUTE)
-            _titles(axes, run, window)
+            unit = _tick_seconds(axes, length_ns) if length_ns < _SHORT_NS else "minutes"
+            _titles(axes, run, window, name)
             top -= rows_height + 1.05
-        axes.set_xlabel("minutes since the end of a training step")
+        axes.set_xlabel(f"{unit} since the end of a training step")
         _note_heights(axes, full)
-        share = figure.add_axes((0.085, 0.85 / height, 0.9, 0.62 / height))
+        share = figure.add_axes((0.085, (below_in + 0.85) / height, 0.9, 0.62 / height))
         for y, run in zip((1.0, 0.0), runs, strict=True):
             drawn |= share_bar(share, run.whole, y, 0.8)
         _share_axes(share)
-        share.set_yticks([1.0, 0.0], [run.recorder.facts.scheduler_name for run in runs])
+        told = labels or [run.recorder.facts.scheduler_name for run in runs]
+        share.set_yticks([1.0, 0.0], [_short(name) for name in told])
         share.set_title("GPU time of the whole run by cause", fontsize=9, pad=4)
-        _legend(figure, drawn, runs)
+        _legend(figure, drawn, runs, below_in)
+        if below is not None:
+            below(figure, below_in)
         return save(figure, path)
 
 
-def _titles(axes: Axes, run: TimelineRun, window: Window) -> None:
+def _tick_seconds(axes: Axes, length_ns: int) -> str:
+    """Label the time axis, which counts minutes, in seconds; returns the unit."""
+    from matplotlib.ticker import MaxNLocator
+
+    seconds = [x for x in MaxNLocator(7).tick_values(0, length_ns / 1e9) if x <= length_ns / 1e9]
+    axes.set_xticks([x / 60 for x in seconds], [f"{x:g}" for x in seconds])
+    return "seconds"
+
+
+def _short(name: str) -> str:
+    """A name that fits beside a bar."""
+    return name if len(name) <= _SHORT else f"…{name[1 - _SHORT :]}"
+
+
+def _titles(axes: Axes, run: TimelineRun, window: Window, label: str = "") -> None:
     facts, steps = run.recorder.facts, run.steps
-    title = f"{facts.scheduler_name}, {facts.name}: {run.idle}"
+    title = f"{label or f'{facts.scheduler_name}, {facts.name}'}: {run.idle}"
     size = 12 * min(1.0, 84 / len(title))
     axes.set_title(title, fontsize=size, fontweight="bold", pad=34)
     if len(steps):
@@ -173,10 +212,12 @@ def _note_heights(axes: Axes, full: int) -> None:
     )
 
 
-def verdict(run_a: TimelineRun, run_b: TimelineRun) -> str:
+def verdict(
+    run_a: TimelineRun, run_b: TimelineRun, *, labels: tuple[str, str] | None = None
+) -> str:
     """The sentence above a comparison: the time of both, and how much faster the faster is."""
     facts_a, facts_b = run_a.recorder.facts, run_b.recorder.facts
-    names = [facts_a.scheduler_name, facts_b.scheduler_name]
+    names = list(labels or (facts_a.scheduler_name, facts_b.scheduler_name))
     where = ""
     if facts_a.gpus == facts_b.gpus:
         where = f" on {facts_a.gpus} GPUs"
@@ -196,12 +237,14 @@ def verdict(run_a: TimelineRun, run_b: TimelineRun) -> str:
     return f"{what}{where}: {', '.join(told)}"
 
 
-def _legend(figure: Figure, drawn: set[str], runs: list[TimelineRun]) -> None:
+def _legend(
+    figure: Figure, drawn: set[str], runs: list[TimelineRun], below_in: float = 0.0
+) -> None:
     """The legend, below the bars of shares."""
     figure.legend(
         handles=[*legend_of(drawn), *_marks(*runs)],
         loc="upper left",
-        bbox_to_anchor=(0.078, 0.7 / figure.get_figheight()),
+        bbox_to_anchor=(0.078, (below_in + 0.7) / figure.get_figheight()),
         ncols=7,
         fontsize=8,
         handlelength=1.6,

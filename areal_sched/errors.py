@@ -19,6 +19,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from areal_sched.spelling import difference, spelled
+
 
 class ArealError(Exception):
     """Base of all errors of this project."""
@@ -53,23 +55,35 @@ class ReplayDiverged(ArealError):
 
     Attributes:
         entry: index of the first differing entry, counting handled events from 0.
+        line: its line in the journal, where known.
         now_ns: its time, in nanoseconds.
         event: the event that was handled.
-        recorded: the commands in the journal.
-        replayed: the commands the scheduler gave now.
+        recorded: the commands in the journal, or the error.
+        replayed: the commands the scheduler gave now, or the error.
     """
 
     def __init__(
-        self, *, entry: int, now_ns: int, event: object, recorded: object, replayed: object
+        self,
+        *,
+        entry: int,
+        now_ns: int,
+        event: object,
+        recorded: object,
+        replayed: object,
+        line: int | None = None,
     ) -> None:
         self.entry = entry
+        self.line = line
         self.now_ns = now_ns
         self.event = event
         self.recorded = recorded
         self.replayed = replayed
+        where = f"t = {now_ns} ns" if line is None else f"line {line}, t = {now_ns} ns"
+        alike, ours, now = difference(recorded, replayed)
+        after = f", after {alike} equal command{'' if alike == 1 else 's'}" if alike else ""
         super().__init__(
-            f"replay diverged at entry {entry} (t = {now_ns} ns) on {event}\n"
-            f"  journal:  {recorded}\n  replayed: {replayed}"
+            f"replay diverged at entry {entry} ({where}) on {spelled(event)}{after}\n"
+            f"  journal:  {ours}\n  replayed: {now}"
         )
 
 

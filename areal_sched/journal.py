@@ -23,7 +23,7 @@ from typing import IO, Any, get_args
 from areal_sched.codec import CODES, ENCODERS, decode, schema
 from areal_sched.commands import Command
 from areal_sched.errors import JournalError
-from areal_sched.events import Event
+from areal_sched.events import Event, TrainStepFinished
 from areal_sched.measurements import Measurement
 
 FORMAT = "areal-lab journal"
@@ -162,31 +162,91 @@ class Measured:
     measurement: Measurement
 
 
+@dataclass(slots=True)
+class Extent:
+    """How much of a journal was read.
+
+    Attributes:
+        lines: whole lines, the header among them.
+        entries: handled events.
+        steps: training steps finished.
+        now_ns: the time of the last entry or measurement.
+    """
+
+    lines: int = 1
+    entries: int = 0
+    steps: int = 0
+    now_ns: int = 0
+
+    def __str__(self) -> str:
+        """Return it as part of a sentence."""
+        if self.lines < 2:
+            return "nothing but the header"
+        seconds = self.now_ns / 1e9
+        time = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.3g} s"
+        steps = f"{self.steps:,} training step{'' if self.steps == 1 else 's'}"
+        entries = f"{self.entries:,} entr{'y' if self.entries == 1 else 'ies'}"
+        return f"{entries}, {steps}, {time} of the run"
+
+
 class JournalReader:
     """Reads a journal; iterate it for its entries and measurements, in order.
 
     Attributes:
         header: the first line.
         truncated: after iterating, whether the file breaks off (a killed run).
+        read: how far the newest iteration has come.
 
     Raises:
-        JournalError: no journal, another version, or a broken line; the message names them.
+        JournalError: no journal, another version, or a broken line; the message names them, and
+            what could be read before.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.truncated = False
+        self.read = Extent()
         first = next(iter(self._lines()), None)
         try:
             self.header: dict[str, Any] = json.loads(first or "null")
             form, version = self.header["format"], self.header["version"]
         except (ValueError, KeyError, TypeError):
-            raise JournalError(f"{self.path}: not a journal (no header line)") from None
+            how = "; it breaks off in line 1, and nothing could be read" if self.truncated else ""
+            raise JournalError(f"{self.path}: not a journal (no header line){how}") from None
         if form != FORMAT or version != VERSION:
             raise JournalError(
                 f"{self.path}: is {form!r} version {version!r}; this program reads "
-                f"{FORMAT!r} version {VERSION}"
+                f"{FORMAT!r} version {VERSION}; {self._only_header()}"
             )
+        self._check_codes()
+
+    def note(self) -> str | None:
+        """What to tell of a journal that breaks off, after iterating: where, and what was read."""
+        if not self.truncated:
+            return None
+        return f"{self.path}: breaks off after line {self.read.lines}; read: {self.read}"
+
+    def _only_header(self) -> str:
+        run = self.header.get("run")
+        facts = {"scheduler": self.header.get("scheduler")}
+        if isinstance(run, dict):
+            facts = {"run": run.get("name"), **facts, "steps asked for": run.get("steps")}
+        told = ", ".join(f"{name} {value!r}" for name, value in facts.items() if value is not None)
+        return f"read: nothing but the header ({told or 'it says nothing of the run'})"
+
+    def _check_codes(self) -> None:
+        """Refuse messages of another shape: their fields would be taken for other ones.
+
+        A code that only one side knows is no harm before it is met.
+        """
+        codes = self.header.get("codes")
+        for code, ours in schema().items():
+            theirs = codes.get(code, ours) if isinstance(codes, dict) else ours
+            if theirs != ours:
+                raise JournalError(
+                    f"{self.path}: line 1: codes.{code} = {theirs!r}; in this program it is "
+                    f"{ours!r}; {self._only_header()}"
+                )
 
     def _lines(self) -> Iterator[str]:
         try:
@@ -210,29 +270,43 @@ class JournalReader:
                     try:
                         text = line.decode()
                     except UnicodeDecodeError as exc:
-                        raise JournalError(f"{self.path}, line {number}: {exc}") from None
+                        raise self._broken(number, exc) from None
                     yield text
                 if damage is not None:
-                    what = f"damaged after line {number}" if number else "not a gzip file"
-                    raise JournalError(f"{self.path}: {what} ({damage})")
+                    if not number:
+                        raise JournalError(f"{self.path}: not a gzip file ({damage})")
+                    raise JournalError(
+                        f"{self.path}: damaged after line {number} ({damage}); read: {self.read}"
+                    )
             self.truncated = bool(rest) or not unzip.eof
+
+    def _broken(self, number: int, exc: Exception) -> JournalError:
+        return JournalError(f"{self.path}, line {number}: {exc}; read before it: {self.read}")
 
     def __iter__(self) -> Iterator[Entry | Measured]:
         lines = self._lines()
         next(lines)
+        read = self.read = Extent()
         measurements = get_args(Measurement)
         for number, line in enumerate(lines, start=2):
             try:
                 now_ns, first, *more = json.loads(line)
+                if type(now_ns) is not int:
+                    raise TypeError(f"the time {now_ns!r} is no whole number")
                 error = more[1] if len(more) > 1 else None
-                read = decode if error is None else _read
-                message = read(first)
-                if isinstance(message, measurements):
-                    yield Measured(number, now_ns, message)
-                    continue
-                commands = tuple(map(read, more[0])) if more else ()
+                decoded = decode if error is None else _read
+                message = decoded(first)
+                commands = tuple(map(decoded, more[0])) if more else ()
             except (ValueError, TypeError, IndexError) as exc:
-                raise JournalError(f"{self.path}, line {number}: {exc}") from None
+                raise self._broken(number, exc) from None
+            read.lines = number
+            read.now_ns = now_ns
+            if isinstance(message, measurements):
+                yield Measured(number, now_ns, message)
+                continue
+            read.entries += 1
+            if type(message) is TrainStepFinished:
+                read.steps += 1
             yield Entry(number, now_ns, message, commands, error)  # type: ignore[arg-type]
 
     def entries(self) -> Iterator[Entry]:

@@ -44,6 +44,7 @@ def replay(entries: Iterable[Entry], scheduler: Scheduler, limits: Limits) -> in
         if error != entry.error or (error is None and commands != entry.commands):
             raise ReplayDiverged(
                 entry=count,
+                line=entry.line,
                 now_ns=entry.now_ns,
                 event=entry.event,
                 recorded=entry.error or entry.commands,

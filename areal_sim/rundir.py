@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from areal_sched.commands import Command
-from areal_sched.events import Event, RolloutsInterrupted
+from areal_sched.events import Event
 from areal_sched.journal import JournalWriter
 from areal_sched.measurements import Measurement
 from areal_sim.build import header_of, setup_of
@@ -118,8 +118,7 @@ def simulate(
 
     def record(now_ns: int, event: Event, commands: tuple[Command, ...], error: str | None) -> None:
         journal.record(now_ns, event, commands, error)
-        if type(event) is RolloutsInterrupted:
-            recorder.interrupted(now_ns, event)
+        recorder.handled(now_ns, event, commands)
 
     def measure(now_ns: int, measurement: Measurement) -> None:
         journal.measure(now_ns, measurement)

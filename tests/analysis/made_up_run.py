@@ -182,10 +182,10 @@ class MadeUpRun:
                 event = event.event
             if type(event) is PromptArrived:
                 self._offered -= 1
-            for command in self._controller.handle(event, now_ns=self.now_ns):
+            commands = self._controller.handle(event, now_ns=self.now_ns)
+            for command in commands:
                 self._execute(command)
-            if type(event) is RolloutsInterrupted:
-                self.recorder.interrupted(self.now_ns, event)
+            self.recorder.handled(self.now_ns, event, commands)
             # As a data loader does: so many prompts are on offer at any time.
             self._feed(self._on_offer - len(state.pending) - self._offered)
             self._settle_activities()

@@ -98,7 +98,12 @@ def test_another_option_diverges_at_the_first_decision_it_changes() -> None:
     assert caught.value.event == EVENTS[5]
     assert caught.value.recorded == (start(2, 2, server_id=1),)
     assert caught.value.replayed == (start(2, 2, server_id=0),)
-    assert "entry 6 (t = 6 ns)" in str(caught.value)
+    assert str(caught.value) == (
+        "replay diverged at entry 6 (line 8, t = 6 ns) on "
+        "PromptArrived(prompt_id=2, group_id=2, group_size=1, prompt_tokens=10)\n"
+        "  journal:  StartRollouts(group_id=2, rollout_ids=(2,), server_id=1)\n"
+        "  replayed: StartRollouts(group_id=2, rollout_ids=(2,), server_id=0)"
+    )
 
 
 def test_other_limits_diverge_where_they_first_matter() -> None:
