@@ -23,6 +23,9 @@ _WHOLE, _STEADY, _LAG = "whole run", "steady state", "lag"
 _TRAINER, _ROLLOUTS = "trainer", "servers and rollouts"
 _CAUSES, _ALL_CAUSES = "GPU time, steady state", "GPU time, whole run"
 
+_LEAST_RATIO = 0.01
+_KEY_WIDTH = 22  # characters of a key that are not folded in a terminal 80 wide
+
 Values = Mapping[str, float | None]
 
 
@@ -93,8 +96,8 @@ class Comparison:
     def table(self) -> Table:
         """The comparison as a table for a terminal.
 
-        Left out are rows that are zero or empty in both, what depends on the machine that worked
-        it out, and causes of the whole run where those of the steady state are known.
+        Left out are rows that are zero or empty in both, and what depends on the machine that
+        worked it out.
         """
         from rich.table import Table
         from rich.text import Text
@@ -103,14 +106,13 @@ class Comparison:
         table = Table(title=Text(f"{first} and {second}"), title_justify="left")
         table.caption = Text("\n".join((f"error: how far {second} is off {first}", *self.notes)))
         table.caption_justify = "left"
-        table.add_column("", overflow="fold")
+        table.add_column("", overflow="fold", min_width=_KEY_WIDTH)
         for heading in (*self.labels, "error", "ratio"):
             no_wrap = heading in ("error", "ratio")
-            table.add_column(Text(heading), justify="right", no_wrap=no_wrap)
-        steady = any(x.a is not None for x in self.rows if x.section == _CAUSES)
+            table.add_column(Text(heading, overflow="fold"), justify="right", no_wrap=no_wrap)
         for section, rows in groupby(self.rows, lambda row: row.section):
             shown = [x for x in rows if (x.a or x.b) and x.key not in WALL_CLOCK_KEYS]
-            if shown and not (steady and section == _ALL_CAUSES):
+            if shown:
                 table.add_section()
                 table.add_row(Text(section, "bold"))
                 for row in shown:
@@ -229,17 +231,24 @@ def _cells(row: Row) -> tuple[str, str, str, str, str]:
     word = row.unit.lower().replace("/", "_per_").replace(" ", "_")
     told = row.unit in ("", "share") or f"_{word}_" in f"_{row.key.replace('.', '_')}_"
     unit = "" if told else f" ({row.unit})"
-    ratio = "" if row.ratio is None else f"{row.ratio:.3g} x"
+    ratio = "" if row.ratio is None else _times(row.ratio)
     if row.unit == "share":
         values, off, ratio = [_percent(row.a), _percent(row.b)], "points", ""
     else:
         values, off = [_number(row.a), _number(row.b)], "%"
-    error = "" if row.error is None else f"{row.error:+,.1f} {off}"
+    # Adding 0 makes a zero of a negative zero.
+    error = "" if row.error is None else f"{round(row.error, 1) + 0.0:+,.1f} {off}"
     return f"{row.key}{unit}", values[0], values[1], error, ratio
 
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
+
+
+def _times(ratio: float) -> str:
+    if 0 < ratio < _LEAST_RATIO:
+        return f"<{_LEAST_RATIO} x"
+    return f"{ratio:.3g} x" if ratio < 1000 else f"{ratio:,.0f} x"
 
 
 def _number(value: float | None) -> str:

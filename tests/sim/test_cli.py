@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typing import Any
 import matplotlib.image
 import pytest
 
+from areal_sched import JournalReader
 from areal_sim.cli import main
+from areal_sim.commands.compare import labels_of
 from tests.sim.cli_cases import command, config, say, tree
 from traces import load as load_trace
 from traces.data import sample_path
@@ -111,6 +114,7 @@ def test_compare_two_run_directories(
     said = say(capsys, "compare", a, b, "--picture", picture)
     assert (said.code, said.err) == (0, "")
     assert "step_time_s.mean" in said.out
+    assert "trainer_s.minibatch" in said.out
     assert min(matplotlib.image.imread(picture).shape[:2]) > 200
     assert (tree(a), tree(b)) == before, "comparing writes nothing into them"
 
@@ -144,6 +148,69 @@ def test_compare_simulates_configurations_and_mixes_both_kinds(
     same = json.loads(say(capsys, "compare", small, small, "--json", "--seed", 3).out)
     assert same["a"]["seed"] == same["b"]["seed"] == 3
     assert same["a"]["journal_sha256"] == same["b"]["journal_sha256"]
+
+
+def test_compare_takes_journals_and_leaves_what_it_found(
+    run_of: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = run_of("synchronous"), run_of("areal") / "journal.jsonl.gz"
+    plain = tmp_path / "copy.gz"
+    shutil.copy(b, plain)
+    out = tmp_path / "new" / "out"
+    said = say(capsys, "compare", a, b, "--json", "--out", out)
+    assert (said.code, said.err) == (0, "")
+    report = json.loads(said.out)
+    assert report == json.loads((out / "comparison.json").read_text())
+    assert min(matplotlib.image.imread(out / "comparison.png").shape[:2]) > 200
+    assert sorted(tree(out)) == ["comparison.json", "comparison.png"]
+    rows = {row["key"]: row for row in report["rows"]}
+    step = rows["step_time_s.mean"]
+    assert step["error"] == pytest.approx(100 * (step["b"] - step["a"]) / step["a"])
+    for key in ("trainer_s.minibatch", "response_s.mean", "reward_s.mean", "lag.share.1"):
+        assert rows[key]["b"] > 0, key
+    again = json.loads(say(capsys, "compare", a, plain, "--json").out)
+    for mine, other in zip(again["rows"], report["rows"], strict=True):
+        assert mine == other or mine["key"] in WALL_CLOCK
+    assert again["b"]["label"] == "copy"
+
+
+def test_compare_knows_phases_of_a_configuration_as_of_its_journal(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = say(capsys, "compare", run_dir, config(tmp_path), "--json")
+    for row in json.loads(said.out)["rows"]:
+        if row["key"] not in WALL_CLOCK:
+            assert row["a"] == row["b"], row["key"]
+
+
+def test_compare_takes_a_directory_without_journal_or_without_summary(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("summary.json", "journal.jsonl.gz"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run_dir / name, tmp_path / name)
+        said = say(capsys, "compare", run_dir, tmp_path / name, "--json")
+        assert said.code == 0
+        rows = {row["key"]: row for row in json.loads(said.out)["rows"]}
+        assert rows["step_time_s.mean"]["error"] == 0
+        known = name == "journal.jsonl.gz"
+        assert (rows["reward_s.mean"]["b"] is not None) == known
+        assert ("no journal, so no phases are known" in said.err) == (not known)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "labels"),
+    [
+        ("runs/home", "runs/split", ("home", "split")),
+        ("x/real/journal.jsonl.gz", "x/sim/journal.jsonl.gz", ("real", "sim")),
+        ("x/run", "y/run", ("x/run", "y/run")),
+        ("real.jsonl.gz", "home.toml", ("real", "home")),
+        ("a.toml", "./a.toml", ("A", "B")),
+        ("a/1.5b.toml", "a/7b", ("1.5b", "7b")),
+    ],
+)
+def test_labels_tell_the_runs_apart(a: str, b: str, labels: tuple[str, str]) -> None:
+    assert labels_of(Path(a), Path(b)) == labels
 
 
 # ---- figures -----------------------------------------------------------------------------------
@@ -210,14 +277,43 @@ def test_replay_through_another_scheduler_names_the_first_difference(
     assert journal.split(":", 1)[1] != replayed.split(":", 1)[1]
 
 
-def test_a_journal_that_breaks_off_replays_up_to_there(
-    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        (["--set", "limits.max_rollouts_in_flight=4"], "StartRollouts"),
+        (["--set", "limits.eta=0"], "StartRollouts"),
+        (["--set", "scheduler.unit=group"], "StartRollouts"),
+        (["--set", "scheduler.class=synchronous"], "StartRollouts"),
+        (["--scheduler", "areal_sched.schedulers.synchronous:Synchronous"], "StartRollouts"),
+    ],
+    ids=lambda change: change[1] if isinstance(change, list) else change,
+)
+def test_one_changed_coefficient_diverges_with_both_decisions_shown(
+    changes: list[str], key: str, run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = (run_dir / "journal.jsonl.gz").read_bytes()
-    (tmp_path / "cut.gz").write_bytes(whole[: len(whole) // 2])
-    said = say(capsys, "replay", tmp_path / "cut.gz")
-    assert said.code == 0
-    assert "breaks off" in said.out
+    said = say(capsys, "replay", run_dir, *changes)
+    assert (said.code, said.err) == (1, "")
+    first, journal, replayed = said.out.splitlines()
+    where = re.search(r"diverged at entry (\d+) \(line (\d+), t = (\d+) ns\) on (\w+)\(", first)
+    assert where is not None
+    entry, line, now_ns, event = where.groups()
+    entries = list(JournalReader(run_dir / "journal.jsonl.gz").entries())
+    named = entries[int(entry)]
+    assert (named.line, named.now_ns) == (int(line), int(now_ns))
+    assert type(named.event).__name__ == event
+    assert journal.startswith("  journal:  ")
+    assert replayed.startswith("  replayed: ")
+    assert key in journal + replayed
+    assert journal.split(":", 1)[1] != replayed.split(":", 1)[1]
+
+
+def test_a_change_that_changes_no_decision_replays(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for change in ("limits.max_failures_per_group=9", "scheduler.unit=rollout", "limits.eta=2"):
+        assert say(capsys, "replay", run_dir, "--set", change).code == 0
+    said = say(capsys, "replay", run_dir, "--set", "limits.eta=inf")
+    assert said.code in (0, 1), "unbounded is a value"
 
 
 # ---- serve -------------------------------------------------------------------------------------

@@ -201,6 +201,11 @@ def test_replay_refuses_bad_changes(run_dir: Path, capsys: pytest.CaptureFixture
         (["--set", "unit=goup"], "did you mean 'group'?"),
         (["--set", "unity=group"], "did you mean 'unit'?"),
         (["--scheduler", "arealy"], "did you mean 'areal'?"),
+        (["--set", "scheduler.class=arealy"], "did you mean 'areal'?"),
+        (["--set", "limits.etta=1"], "--set limits.etta: no such limit (did you mean 'eta'?)"),
+        (["--set", "limits.eta=-1"], "limits.eta = -1"),
+        (["--set", "limits.eta=much"], "limits.eta = 'much'"),
+        (["--set", "cluster.nodes=2"], "replay changes limits.* and scheduler.* alone"),
     ):
         assert said in refused(capsys, run_dir, "replay", run_dir, *change)
 
@@ -208,15 +213,14 @@ def test_replay_refuses_bad_changes(run_dir: Path, capsys: pytest.CaptureFixture
 # ---- run directories ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("summary", [None, "{", "[]", "{}", '{"name": 1}'])
-def test_compare_refuses_a_folder_without_a_summary(
-    summary: str | None, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("summary", ["{", "[]", "{}", '{"name": 1}'])
+def test_compare_refuses_a_folder_with_a_wrong_summary(
+    summary: str, run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(run_dir / "journal.jsonl.gz", folder)
-    if summary is not None:
-        (folder / "summary.json").write_text(summary)
+    (folder / "summary.json").write_text(summary)
     for pair in ((folder, run_dir), (run_dir, folder)):
         assert "summary" in refused(capsys, tmp_path, "compare", *pair)
 
@@ -232,6 +236,13 @@ def test_compare_refuses_to_draw_without_a_journal(
     assert str(folder / "journal.jsonl.gz") in line
     missing = tmp_path / "missing"
     assert str(missing) in refused(capsys, tmp_path, "compare", run_dir, missing)
+    gone = tmp_path / "gone.jsonl.gz"
+    assert str(gone) in refused(capsys, tmp_path, "compare", run_dir, gone)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in refused(capsys, tmp_path, "compare", empty, run_dir)
+    full = refused(capsys, tmp_path, "compare", run_dir, run_dir, "--out", run_dir)
+    assert "exists and is not empty" in full
     assert str(missing) in refused(capsys, tmp_path, "figures", missing)
 
 
