@@ -40,19 +40,26 @@ def setup_of(config: RunConfig) -> Setup:
         ConfigError: a trace or cost file cannot be read, or does not fit the rest.
         DoesNotFit: the model does not fit into the GPUs' memory.
     """
-    memory = server_memory_of(config)
     sim = config.sim
+    memory = None if config.measured else server_memory_of(config)
+    kv_cache_tokens = sim.server.kv_cache_tokens
+    most_running = sim.server.max_running_rollouts
+    if memory is not None:
+        kv_cache_tokens = kv_cache_tokens or memory.kv_cache_tokens
+        most_running = most_running or memory.max_running_rollouts
+    assert kv_cache_tokens is not None
+    assert most_running is not None
     save_s, every = sim.evaluation.save_s, sim.evaluation.every_steps
     return Setup(
         limits=config.limits(),
         steps=config.workload.steps,
         servers=config.servers,
         colocated=config.cluster.colocated,
-        max_running_rollouts=sim.server.max_running_rollouts or memory.max_running_rollouts,
-        kv_cache_tokens=memory.kv_cache_tokens,
+        max_running_rollouts=most_running,
+        kv_cache_tokens=kv_cache_tokens,
         prefill_chunk_tokens=sim.server.prefill_chunk_tokens,
         kv_reserve_tokens=max(1, sim.server.kv_reserve_tokens_per_rollout),
-        costs=costs_of(config, memory),
+        costs=costs_of(config, kv_cache_tokens),
         layout=layout_of(config),
         source=source_of(config),
         max_response_tokens=config.workload.max_response_tokens,
@@ -83,8 +90,8 @@ def server_memory_of(config: RunConfig) -> ServerMemory:
     return server_memory(gpu, model, server, context_tokens=context)
 
 
-def costs_of(config: RunConfig, memory: ServerMemory) -> CostProvider:
-    """The provider of all times."""
+def costs_of(config: RunConfig, kv_cache_tokens: int) -> CostProvider:
+    """The provider of all times; `kv_cache_tokens` is the room of one server."""
     cost = config.sim.cost
     if cost.provider == "fitted":
         assert cost.file is not None
@@ -104,7 +111,7 @@ def costs_of(config: RunConfig, memory: ServerMemory) -> CostProvider:
     fit = fit_decode_table(
         cost.file,
         tensor_parallel=config.sim.server.tensor_parallel,
-        max_kv_tokens=memory.kv_cache_tokens,
+        max_kv_tokens=kv_cache_tokens,
         system=cost.system,
         model=cost.model,
     )

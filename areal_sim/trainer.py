@@ -127,6 +127,8 @@ class Trainer:
         self._host = host
         self._costs = costs
         self._cost = costs.trainer()
+        client = costs.client()
+        self._train_s, self._trained_s = client.train_s, client.trained_s
         self._layout = layout
         self._save_s = save_s
         self._colocated = colocated
@@ -156,6 +158,7 @@ class Trainer:
             host.end_instant()
             yield lent
             yield from self._spend("switch", self._costs.switch_s("train"), version)
+        yield from self._spend("idle", self._train_s, version)
         for phase in phases(self._cost, self._layout(sizes), sizes):
             if phase.activity == "proximal" and not self._recompute_proximal:
                 continue
@@ -172,6 +175,7 @@ class Trainer:
             host.emit(TrainStepFinished(weight_version=version))
         else:
             self._be("idle")
+            yield from self._spend("idle", self._trained_s, version)
             host.emit(TrainStepFinished(weight_version=version))
             host.end_instant()
             yield from self._spend("save", self._save_s(version), version)

@@ -13,7 +13,7 @@ from areal_sim.costs import FittedCosts
 def main(config_path: str, costs_path: str) -> None:
     """Freeze what the configuration's provider says now."""
     config = load_config(config_path)
-    provider = costs_of(config, server_memory_of(config))
+    provider = costs_of(config, server_memory_of(config).kv_cache_tokens)
     source = f"{config.sim.cost.provider} of {config_path}, uncalibrated"
     FittedCosts.from_provider(provider, source=source).save(costs_path)
 

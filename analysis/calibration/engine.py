@@ -12,6 +12,7 @@ processors; where they do not, the slowdown comes out as nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,15 @@ NS = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a run: what lies between two times."""
+
+    recorder: RunRecorder
+    since_ns: int
+    until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """Sums over steps in a row.
 
@@ -64,15 +74,20 @@ class EngineFit:
     slowdown: float
 
 
-def fit_engine(recorder: RunRecorder, since_ns: int, until_ns: int) -> EngineFit:
-    """Fit the steps that lie in a part of a run.
+def fit_engine(parts: Sequence[Part]) -> EngineFit:
+    """Fit the steps that lie in parts of runs.
 
     Raises:
         ValueError: no steps were recorded there.
     """
     from scipy.optimize import minimize_scalar
 
-    windows = windows_of(recorder, since_ns, until_ns)
+    each = [windows_of(part.recorder, part.since_ns, part.until_ns) for part in parts]
+    windows = Windows(
+        np.concatenate([x.design for x in each]),
+        np.concatenate([x.seconds for x in each]),
+        np.concatenate([x.contended for x in each]),
+    )
     if not len(windows.seconds):
         raise ValueError("the journal tells nothing of the steps of its servers' engines")
     scale = np.sqrt(windows.seconds * windows.seconds.mean())

@@ -49,7 +49,7 @@ class Fit:
         phase: what was fitted.
         coefficients: in the order of the design's columns.
         samples: rows.
-        total_error: sum of predictions over sum of measurements, less 1.
+        tail: by how much the coefficients were scaled up for the totals to agree, less 1.
         median_error: median of |prediction / measurement - 1|.
         explained: share of the variance that the fit explains (R squared); NaN if there is none.
     """
@@ -57,7 +57,7 @@ class Fit:
     phase: str
     coefficients: tuple[Coefficient, ...]
     samples: int
-    total_error: float
+    tail: float
     median_error: float
     explained: float
 
@@ -70,7 +70,10 @@ class Fit:
 
 
 def fit(phase: str, names: Sequence[str], design: Floats, target: Floats, scale: Floats) -> Fit:
-    """Fit ``design @ x = target`` with x >= 0, robustly.
+    """Fit ``design @ x = target`` with x >= 0, robustly, and scale x until the totals agree.
+
+    Measured times have a long tail to one side: now and then something takes much longer. It
+    should not decide how times depend on the work, but it belongs to their sum.
 
     Args:
         phase: named in the result.
@@ -102,6 +105,9 @@ def fit(phase: str, names: Sequence[str], design: Floats, target: Floats, scale:
             break
         weights = np.sqrt(np.minimum(1.0, HUBER * sigma / np.maximum(np.abs(residuals), 1e-300)))
     errors = _standard_errors(rows, weights, residuals, x)
+    total = float((design @ (x / norms)).sum())
+    scaled = float(target.sum()) / total if total > 0 else 1.0
+    x, errors = x * scaled, errors * scaled
     predicted = design @ (x / norms)
     variance = float(((target - target.mean()) ** 2).sum())
     return Fit(
@@ -113,7 +119,7 @@ def fit(phase: str, names: Sequence[str], design: Floats, target: Floats, scale:
             )
         ),
         samples=len(target),
-        total_error=float(predicted.sum() / target.sum() - 1),
+        tail=scaled - 1,
         median_error=float(np.median(np.abs(predicted / target - 1))),
         explained=1 - float(((target - predicted) ** 2).sum()) / variance if variance else np.nan,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.calibration.engine import Part
 from analysis.calibration.least_squares import Fit, Floats, fit
 from analysis.recorder import SERVER_ACTIVITIES, TRAINER_ACTIVITIES, RunRecorder
 from areal_sched.packing import pack
@@ -44,53 +46,81 @@ class TrainerFit:
     save: Fit | None
 
 
-def fit_trainer(
-    recorder: RunRecorder, layout: TrainerLayout, slowdown: float, since_ns: int, until_ns: int
-) -> TrainerFit:
-    """Fit the phases of the training steps that lie in a part of a run.
+def fit_trainer(parts: Sequence[tuple[Part, TrainerLayout]], slowdown: float) -> TrainerFit:
+    """Fit the phases of the training steps that lie in parts of runs.
 
     Args:
-        recorder: the run.
-        layout: of its trainer.
+        parts: each with the layout of its trainer.
         slowdown: by servers that work meanwhile, see `analysis.calibration.engine`.
-        since_ns: begin of the part.
-        until_ns: its end.
 
     Raises:
         ValueError: no training step lies there.
     """
-    spans = _spans(recorder, since_ns, until_ns)
-    slow = 1 + slowdown * _served(recorder, spans)
-    work = _work(recorder, layout)
-    seconds = (spans["end_ns"] - spans["start_ns"]) * NS
-
-    def of(activity: str) -> NDArray[np.int64]:
-        return np.flatnonzero(spans["activity"] == TRAINER_ACTIVITIES.index(activity))
+    rows: dict[str, list[tuple[Floats, float]]] = defaultdict(list)
+    for part, layout in parts:
+        for activity, work, seconds in _phases(part, layout, slowdown):
+            rows[activity].append((work, seconds))
 
     def constant(activity: str) -> Fit | None:
-        rows = of(activity)
-        if not len(rows):
+        found = rows[activity]
+        if not found:
             return None
-        column = slow[rows][:, None]
-        return fit(activity, (f"{activity}_s",), column, seconds[rows], np.ones(len(rows)))
+        seconds = np.array([x for _, x in found])
+        return fit(
+            activity,
+            (f"{activity}_s",),
+            np.array([work[:1] for work, _ in found]),
+            seconds,
+            np.ones(len(seconds)),
+        )
 
-    def per_micro_batch(activity: str, design: Sequence[Floats], rows: NDArray[np.int64]) -> Fit:
-        columns = np.array(design) * slow[rows][:, None]
-        return fit(activity, MICRO_BATCH, columns, seconds[rows], seconds[rows])
+    def per_micro_batch(activity: str) -> Fit | None:
+        found = rows[activity]
+        if not found:
+            return None
+        seconds = np.array([x for _, x in found])
+        return fit(activity, MICRO_BATCH, np.array([w for w, _ in found]), seconds, seconds)
 
-    rows, design = _matched(of("minibatch"), spans["weight_version"], work)
-    if not len(rows):
+    minibatch = per_micro_batch("minibatch")
+    if minibatch is None:
         raise ValueError("the journal has no training step that could be fitted")
-    forward_rows = [x for x in of("proximal").tolist() if spans["weight_version"][x] in work]
-    forward = [np.sum(work[int(spans["weight_version"][x])], axis=0) for x in forward_rows]
     return TrainerFit(
-        minibatch=per_micro_batch("minibatch", design, rows),
-        proximal=per_micro_batch("proximal", forward, np.array(forward_rows)) if forward else None,
+        minibatch=minibatch,
+        proximal=per_micro_batch("proximal"),
         optimizer=constant("optimizer"),
         overhead=constant("overhead"),
         publish=constant("publish"),
         save=constant("save"),
     )
+
+
+def _phases(
+    part: Part, layout: TrainerLayout, slowdown: float
+) -> Iterator[tuple[str, Floats, float]]:
+    """Activity, its work (micro-batches, tokens, squared tokens) times slowness, and seconds."""
+    spans = _spans(part.recorder, part.since_ns, part.until_ns)
+    slow = 1 + slowdown * _served(part.recorder, spans)
+    work = _work(part.recorder, layout)
+    seconds = (spans["end_ns"] - spans["start_ns"]) * NS
+    names = [TRAINER_ACTIVITIES[x] for x in spans["activity"]]
+    versions = spans["weight_version"].tolist()
+    minibatches = Counter(v for v, name in zip(versions, names, strict=True) if name == "minibatch")
+    seen: Counter[int] = Counter()
+    for row, (name, version) in enumerate(zip(names, versions, strict=True)):
+        of_step = work.get(version)
+        if name in ("minibatch", "proximal"):
+            if of_step is None or minibatches[version] != len(of_step):
+                continue  # a step that was not finished, or lies over an edge
+            if name == "minibatch":
+                own = of_step[seen[version]]
+                seen[version] += 1
+            else:
+                own = np.sum(of_step, axis=0)
+        elif name in ("idle", "down", "switch"):
+            continue
+        else:
+            own = np.ones(1)
+        yield name, own * slow[row], float(seconds[row])
 
 
 def _spans(recorder: RunRecorder, since_ns: int, until_ns: int) -> dict[str, NDArray[np.int64]]:
@@ -149,17 +179,3 @@ def _slowest(ranks: list[list[list[int]]], sizes: list[int], layout: TrainerLayo
     # The pipeline fills and drains: see `areal_sim.costs.protocol.train_rank_s`.
     scaled: Floats = slowest * ((micros + layout.pipeline_parallel - 1) / micros)
     return scaled
-
-
-def _matched(
-    rows: NDArray[np.int64], versions: NDArray[np.int64], work: Mapping[int, list[Floats]]
-) -> tuple[NDArray[np.int64], list[Floats]]:
-    """Spans of minibatches and the work of each, for steps whose minibatches are all there."""
-    found: list[int] = []
-    design: list[Floats] = []
-    for version in np.unique(versions[rows]).tolist():
-        own = rows[versions[rows] == version].tolist()
-        if len(own) == len(work.get(version, ())):
-            found += own
-            design += work[version]
-    return np.array(found, np.int64), design

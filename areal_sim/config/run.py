@@ -32,7 +32,7 @@ class RunConfig(Section):
     ELSEWHERE: ClassVar[frozenset[str]] = frozenset({"real"})
 
     cluster: ClusterConfig = table(ClusterConfig)
-    model: ModelConfig = table(ModelConfig)
+    model: ModelConfig | None = table(ModelConfig, optional=True)
     workload: WorkloadConfig = table(WorkloadConfig)
     bounds: LimitsConfig = table(LimitsConfig, key="limits")
     scheduler: SchedulerConfig = table(SchedulerConfig)
@@ -54,7 +54,21 @@ class RunConfig(Section):
             )
         self.new_scheduler()
 
+    @property
+    def measured(self) -> bool:
+        """Times and room were measured, so that the model and the kind of GPU do not matter."""
+        server = self.sim.server
+        known = server.kv_cache_tokens is not None and server.max_running_rollouts is not None
+        return known and self.sim.cost.provider == "fitted"
+
     def _check_model(self) -> None:
+        if self.model is None:
+            if not self.measured:
+                raise ConfigError(
+                    'model: missing table; only with sim.cost.provider = "fitted" and'
+                    " sim.server.kv_cache_tokens and max_running_rollouts it may be left out"
+                )
+            return
         model = self.model_shape()
         self.workload.check_context(model)
         stages = self.sim.trainer.pipeline_parallel
@@ -66,6 +80,8 @@ class RunConfig(Section):
 
     def _check_parallel(self, where: str, parallel: int) -> None:
         """Tensor parallelism stays within a node, and the model's heads must divide over it."""
+        if self.model is None:
+            return
         model, per_node = self.model_shape(), self.cluster.gpus_per_node
         if per_node % parallel == 0 and _divides(model, parallel):
             return
@@ -87,7 +103,8 @@ class RunConfig(Section):
         return self.scheduler.new(self.limits())
 
     def model_shape(self) -> ModelShape:
-        """Sizes of the model."""
+        """Sizes of the model; there is one unless `measured`."""
+        assert self.model is not None
         return self.model.shape()
 
     def hardware(self) -> Cluster:

@@ -30,6 +30,13 @@ class ServerConfig(Section):
         optional=True,
         otherwise="the engine's own limit, 2048 to 4096 (`areal_sim.memory.max_running_rollouts`)",
     )
+    kv_cache_tokens: int | None = whole(
+        "KV entries that one server holds, where that was measured",
+        None,
+        unit="tokens",
+        optional=True,
+        otherwise="what the GPUs' memory leaves",
+    )
     prefill_chunk_tokens: int = whole(
         "most tokens of one prefill step; SGLang's chunked prefill size", 8192, unit="tokens"
     )

@@ -104,6 +104,8 @@ class ClientCost:
         report_s: an answer's way back.
         report_per_rollout_s: from one answer to the next at least.
         stop_s: an interruption's way; the engine goes on meanwhile.
+        train_s: from the command for a training step until the trainer begins.
+        trained_s: from the step's published weights until that is known.
     """
 
     dispatch_s: float = 0.0
@@ -111,6 +113,8 @@ class ClientCost:
     report_s: float = 0.0
     report_per_rollout_s: float = 0.0
     stop_s: float = 0.0
+    train_s: float = 0.0
+    trained_s: float = 0.0
 
     def __post_init__(self) -> None:
         _not_negative(self)

@@ -1,0 +1,193 @@
+"""From journals of real runs to all that a simulation needs to be told about their times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.calibration.client import ClientTimes, client_times
+from analysis.calibration.engine import EngineFit, Part, busy_between, fit_engine
+from analysis.calibration.least_squares import Fit, fit
+from analysis.calibration.rewards import RewardTimes, reward_times, workload
+from analysis.calibration.trainer import TrainerFit, TrainerLayout, fit_trainer
+from analysis.errors import AnalysisError
+from analysis.recorder import SERVER_ACTIVITIES, read_run
+from analysis.summary import transient_steps
+from areal_sched.events import ServerJoined
+from areal_sched.journal import Entry, JournalReader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NS = 1e-9
+LAYOUT = "layout"
+"""Key of the header of a real run's journal; see `areal_real.run.layout_of`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What was fitted, to what, and how well.
+
+    Attributes:
+        header: of the first journal, its ``layout`` among it.
+        steps: training steps that were used.
+        engine, trainer, load, client, rewards: the fits; ``load`` is of weights into a server.
+        lengths: of the trained rollouts, a workload table.
+        max_running_rollouts, kv_cache_tokens: of a server.
+    """
+
+    header: Mapping[str, Any]
+    steps: int
+    engine: EngineFit
+    trainer: TrainerFit
+    load: Fit | None
+    client: ClientTimes
+    rewards: RewardTimes | None
+    lengths: pd.DataFrame
+    max_running_rollouts: int
+    kv_cache_tokens: int
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """The header's."""
+        layout: Mapping[str, Any] = self.header[LAYOUT]
+        return layout
+
+    def fits(self) -> list[Fit]:
+        """All least-squares fits, for tables."""
+        trainer = self.trainer
+        found = [
+            self.engine.steps,
+            trainer.overhead,
+            trainer.proximal,
+            trainer.minibatch,
+            trainer.optimizer,
+            trainer.publish,
+            trainer.save,
+            self.load,
+        ]
+        return [x for x in found if x is not None]
+
+
+def calibrate(
+    paths: Sequence[Path], *, first_step: int | None = None, last_step: int | None = None
+) -> Calibration:
+    """Fit costs and workload to journals of real runs of one set-up.
+
+    Args:
+        paths: the journals. Several help where one does not vary enough; their models, servers
+            and trainers must be the same.
+        first_step: the first training step to use; by default what `transient_steps` leaves out
+            is left out.
+        last_step: the last one to use; by default the last one there is.
+
+    Raises:
+        AnalysisError: a journal cannot support it; the message says what is missing.
+    """
+    parts: list[tuple[Part, TrainerLayout]] = []
+    joined: ServerJoined | None = None
+    headers = []
+    steps = 0
+    for path in paths:
+        header = JournalReader(path).header
+        if not isinstance(header.get(LAYOUT), Mapping):
+            raise AnalysisError(
+                f"{path}: the header has no {LAYOUT!r}: costs are fitted to journals of areal-real"
+                " (and to such as were written by this version or a later one)"
+            )
+        headers.append(header)
+        recorder = read_run(path)
+        batches = recorder.trained_batches()
+        settled = batches["settled_ns"]
+        first = transient_steps(len(settled)) if first_step is None else first_step - 1
+        end = len(settled) if last_step is None else min(last_step, len(settled))
+        if end - first < 1:
+            raise AnalysisError(
+                f"{path}: has {len(settled)} training steps, none of them from step {first + 1}"
+                + ("" if last_step is None else f" to {last_step}")
+            )
+        since = int(settled[first - 1]) if first > 0 else 0
+        part = Part(recorder, since, int(settled[end - 1]))
+        parts.append((part, _trainer_layout(header[LAYOUT])))
+        steps += end - first
+        joined = joined or _joined(path)
+    only = [part for part, _ in parts]
+    for header in headers[1:]:
+        for key in ("device", "tensor_parallel", "pipeline_parallel", "host_cores"):
+            if header[LAYOUT].get(key) != headers[0][LAYOUT].get(key):
+                raise AnalysisError(f"the journals differ in layout.{key}: not one set-up")
+    if joined is None:
+        raise AnalysisError(f"{paths[0]}: no server joined")
+    try:
+        engine = fit_engine(only)
+        trainer = fit_trainer(parts, engine.slowdown)
+        lengths = workload(only)
+    except ValueError as exc:
+        raise AnalysisError(f"{', '.join(map(str, paths))}: {exc}") from None
+    return Calibration(
+        header=headers[0],
+        steps=steps,
+        engine=engine,
+        trainer=trainer,
+        load=_load(only, engine.slowdown),
+        client=_client(paths, only),
+        rewards=reward_times(JournalReader(paths[0]), headers[0][LAYOUT]["reward_workers"]),
+        lengths=lengths,
+        max_running_rollouts=joined.max_running_rollouts,
+        kv_cache_tokens=joined.kv_cache_tokens,
+    )
+
+
+def _trainer_layout(layout: Mapping[str, Any]) -> TrainerLayout:
+    names = ("data_parallel", "pipeline_parallel", "minibatches", "micro_batch_tokens")
+    return TrainerLayout(**{name: layout[name] for name in names})
+
+
+def _joined(path: Path) -> ServerJoined | None:
+    for item in JournalReader(path):
+        if isinstance(item, Entry) and isinstance(item.event, ServerJoined):
+            return item.event
+    return None
+
+
+def _load(parts: Sequence[Part], slowdown: float) -> Fit | None:
+    """Of weights into a server, what a shared machine costs taken off."""
+    seconds, slow = [], []
+    for part in parts:
+        spans = part.recorder.server_spans
+        start, end = np.asarray(spans["start_ns"]), np.asarray(spans["end_ns"])
+        loads = np.asarray(spans["activity"]) == SERVER_ACTIVITIES.index("load")
+        loads &= (start >= part.since_ns) & (end <= part.until_ns)
+        length = (end - start)[loads]
+        shared = busy_between(part.recorder, start[loads], end[loads]) / np.maximum(length, 1)
+        seconds.append(length * NS)
+        slow.append(1 + slowdown * shared)
+    joined = np.concatenate(seconds)
+    if not len(joined):
+        return None
+    column = np.concatenate(slow)[:, None]
+    return fit("load weights", ("load_s",), column, joined, np.ones(len(joined)))
+
+
+def _client(paths: Sequence[Path], parts: Sequence[Part]) -> ClientTimes:
+    """Of the first journal that has them, time by time."""
+    found = [
+        client_times(JournalReader(path), part.since_ns, part.until_ns)
+        for path, part in zip(paths, parts, strict=True)
+    ]
+
+    def first(name: str) -> float | None:
+        values = [getattr(times, name) for times in found]
+        return next((x for x in values if x is not None), None)
+
+    names = ("dispatch_s", "dispatch_per_rollout_s", "report_s", "report_per_rollout_s")
+    more = ("stop_s", "train_s", "trained_s")
+    counts = np.sum([times.samples for times in found], axis=0).tolist()
+    return ClientTimes(
+        **{name: first(name) for name in (*names, *more)},
+        samples=(counts[0], counts[1], counts[2], counts[3]),
+    )
