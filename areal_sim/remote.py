@@ -142,8 +142,9 @@ class RemoteServer(Server):
             for request in mine:
                 self._sent.pop(request.rollout_id, None)
             self._held = deque(r for r in self._held if r.rollout_id not in rollout_ids)
-            self._report(mine, reason)
+            super()._report(mine, reason)
         super().remove(rollout_ids, reason)
+        self._send()
 
     def lose(self) -> list[Request]:
         """The server dies."""
@@ -184,6 +185,12 @@ class RemoteServer(Server):
                 self._host.end_instant()
 
         self._answers.then(comes_in)
+
+    def _report(self, taken: list[Request], reason: str | None) -> None:
+        """Of what the engine had: its places are free."""
+        self._out -= len(taken)
+        super()._report(taken, reason)
+        self._send()
 
     def _interrupt(self) -> None:
         now_fs = self._env.now * FS_PER_NS

@@ -16,7 +16,7 @@ from analysis.calibration.rewards import RewardTimes, reward_times, workload
 from analysis.calibration.trainer import TrainerFit, TrainerLayout, fit_trainer
 from analysis.errors import AnalysisError
 from analysis.recorder import SERVER_ACTIVITIES, read_run
-from analysis.summary import transient_steps
+from analysis.steps import transient_steps
 from areal_sched.events import ServerJoined
 from areal_sched.journal import Entry, JournalReader
 
@@ -103,7 +103,8 @@ def calibrate(
         recorder = read_run(path)
         batches = recorder.trained_batches()
         settled = batches["settled_ns"]
-        first = transient_steps(len(settled)) if first_step is None else first_step - 1
+        start_up = transient_steps(np.diff(settled, prepend=0).tolist())
+        first = start_up if first_step is None else first_step - 1
         end = len(settled) if last_step is None else min(last_step, len(settled))
         if end - first < 1:
             raise AnalysisError(

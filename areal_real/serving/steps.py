@@ -1,9 +1,9 @@
 """What an engine did in each of its steps, as SGLang publishes it ("forward pass metrics").
 
-Over a Unix socket: what was prefilled, how many rollouts were decoded with how many tokens in their
-KV caches, and how long the model ran. SGLang sends a message a step, and when the step ended is when
-its message came in. Our launcher for CPUs sends lists of steps, each with the time of its end. Steps
-in a row that did the same are joined into one `EngineSteps`.
+Over a Unix socket: what was prefilled, how many rollouts were decoded with how many tokens in
+their KV caches, and how long the model ran. SGLang sends a message a step; when the step ended is
+when its message came in. Our launcher for CPUs sends many steps in a message, each with the time of
+its end. Steps in a row that did the same are joined into one `EngineSteps`.
 """
 
 from __future__ import annotations

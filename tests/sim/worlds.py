@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from analysis.accounts import accounts
 from analysis.tiling import check_tiling
 from areal_sched import JournalReader, Limits, ServerId, load, replay
-from areal_sim.costs import ServerCost
+from areal_sim.costs.protocol import ClientCost, HostCost, ServerCost
 from areal_sim.faults import Faults
 from areal_sim.simulation import Setup
 from tests.conformance.drive import accepted, options_of, unit_of
@@ -48,6 +48,8 @@ class World:
         rooms: answers of full length that fit into a server's KV cache.
         server_fs: fields of `ServerCost`.
         trainer_s: step, publish, load, switch and save.
+        client_s: fields of `ClientCost`.
+        host: fields of `HostCost`; never with ``colocated``.
         reward: workers, service seconds, variation.
         actions: (SimPy events to let pass, "lose" or "return", servers); faults are off then.
     """
@@ -70,6 +72,8 @@ class World:
     faults: Faults
     actions: tuple[tuple[int, str, frozenset[int]], ...]
     seed: int
+    client_s: tuple[float, ...] = (0.0,) * 7
+    host: tuple[float | None, float, float] = (None, 0.0, 0.0)
 
     def source(self) -> Listed:
         if not self.spread:
@@ -91,12 +95,16 @@ class World:
             max_running_rollouts=self.max_running,
             kv_cache_tokens=(self.prompt_tokens + self.tokens + 1) * self.rooms,
             prefill_chunk_tokens=self.chunk,
-            costs=costs(
-                ServerCost(**dict(zip(ServerCost.__slots__, self.server_fs, strict=True))),
-                trainer_cost(step_s, update_per_token_s=step_s / 50),
-                publish_s=publish_s,
-                load_s=load_s,
-                switch_s=switch_s,
+            costs=replace(
+                costs(
+                    ServerCost(**named(ServerCost, self.server_fs)),
+                    trainer_cost(step_s, update_per_token_s=step_s / 50),
+                    publish_s=publish_s,
+                    load_s=load_s,
+                    switch_s=switch_s,
+                ),
+                client_cost=ClientCost(**named(ClientCost, self.client_s)),
+                host_cost=HostCost(**named(HostCost, self.host)),
             ),
             source=self.source(),
             max_response_tokens=self.tokens,
@@ -107,6 +115,11 @@ class World:
             faults=self.faults,
             seed=self.seed,
         )
+
+
+def named(cls: type, values: tuple[Any, ...]) -> dict[str, Any]:
+    """Values by the names of a class's first fields."""
+    return dict(zip(cls.__slots__, values, strict=False))  # type: ignore[attr-defined]
 
 
 @st.composite
@@ -134,13 +147,21 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
     if limits.eta is None:
         # Nothing bounds the queue of the reward workers, so they must be faster than the servers.
         reward = (64, min(reward[1], 2 * US))
+    colocated = draw(st.sampled_from((False, False, True)))
+    # Half of the worlds have nothing between scheduler and engines, and no machine in common.
+    client_s: tuple[float, ...] = (0.0,) * 7
+    if draw(st.booleans()):
+        client_s = tuple(draw(st.sampled_from((0.0, 0.3 * US, 5 * US))) for _ in client_s)
+    host: tuple[float | None, float, float] = (None, 0.0, 0.0)
+    if not colocated and draw(st.booleans()):
+        host = draw(st.sampled_from(((2.0, 1.7, 1.0), (1.0, 1.0, 0.0), (100.0, 1.0, 1.0))))
     return World(
         path=path,
         limits=limits,
         options=options,
         steps=draw(st.integers(1, 5)),
         servers=servers,
-        colocated=draw(st.sampled_from((False, False, True))),
+        colocated=colocated,
         tokens=tokens,
         spread=draw(st.booleans()),
         prompt_tokens=draw(st.integers(1, 10)),
@@ -154,8 +175,11 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
             draw(st.sampled_from((0, 10**9, 999_999_999) if tokens > 1 else (10**9,))),
             draw(st.sampled_from((0, 10**6, 123_456_789))),
             draw(st.sampled_from((0, 777))),
+            draw(st.sampled_from((0, 10**7, 7_654_321))),
         ),
         trainer_s=tuple(draw(durations) for _ in range(5)),
+        client_s=client_s,
+        host=host,
         reward=(*reward, draw(st.sampled_from((0.0, 1.0)))),
         faults=Faults(
             server_mean_time_between_failures_s=draw(st.sampled_from((60 * US, 600 * US)))
