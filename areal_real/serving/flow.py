@@ -156,7 +156,7 @@ class RequestFlow(ServerLife):
     def _report(self, stop: Stop) -> None:
         """Once nothing of an interruption runs any more."""
         if not stop.waiting and stop.cut:
-            cut, stop.cut = stop.cut, []
+            cut, stop.cut = sorted(stop.cut, key=lambda x: stop.order[x[0]]), []
             self._waits_for_resume |= stop.for_load
             self._host.interrupted(self.server_id, self.weight_version, cut)
 
@@ -184,9 +184,8 @@ class RequestFlow(ServerLife):
     def _begin_stop(self, rollout_ids: set[int] | None, *, for_load: bool) -> Stop:
         """Mark these rollouts, or all; what is queued is cut at once."""
         stop = Stop(for_load=for_load)
-        for request in self._withdraw(rollout_ids):
-            if request.rollout_id is not None:
-                stop.cut.append((request.rollout_id, empty_segment()))
+        withdrawn = [r.rollout_id for r in self._withdraw(rollout_ids) if r.rollout_id is not None]
+        stop.cut += [(rollout_id, empty_segment()) for rollout_id in withdrawn]
         for request in self._running.values():
             rollout_id = request.rollout_id
             if rollout_id is None or request.aborted or request.stop is not None:
@@ -194,6 +193,9 @@ class RequestFlow(ServerLife):
             if rollout_ids is None or rollout_id in rollout_ids:
                 request.stop = stop
                 stop.waiting.add(rollout_id)
+                stop.order[rollout_id] = len(stop.order)
+        for rollout_id in withdrawn:
+            stop.order[rollout_id] = len(stop.order)
         self._report(stop)
         return stop
 

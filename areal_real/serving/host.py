@@ -51,12 +51,16 @@ class Stop:
         for_load: weights are loaded once everything has stopped.
         waiting: rollouts that still run.
         cut: rollouts that have stopped.
+        order: place of each rollout in the report: those that ran come first, in the order they
+            were sent, then those that waited. Whoever resumes them in this order starts nothing
+            before what was begun earlier.
     """
 
     for_load: bool
 
     waiting: set[int] = field(default_factory=set)
     cut: list[tuple[int, Segment]] = field(default_factory=list)
+    order: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
