@@ -90,29 +90,30 @@ class Controller:
         self._handling = True
         state = self.state
         commands: list[Command] = []
-        error: str | None = None
         try:
             if now_ns < state.now_ns:
                 raise UnexpectedEvent(f"{event} at {now_ns} ns: it is {state.now_ns} ns already")
             state.now_ns = now_ns
-            fold = EVENT_FOLDS.get(type(event))
-            if fold is None:
-                raise UnexpectedEvent(f"{event!r} is no event")
+            try:
+                fold = EVENT_FOLDS[type(event)]
+            except KeyError:
+                raise UnexpectedEvent(f"{event!r} is no event") from None
             fold(state, event)
             for command in self._decide(event, state):
                 commands.append(command)
-                reserve = COMMAND_FOLDS.get(type(command))
-                if reserve is None:
-                    raise InvalidCommand(f"{command!r} is no command")
+                try:
+                    reserve = COMMAND_FOLDS[type(command)]
+                except KeyError:
+                    raise InvalidCommand(f"{command!r} is no command") from None
                 reserve(state, command)
         except BaseException as exc:
-            error = f"{type(exc).__name__}: {exc}"
-            raise
-        finally:
-            result = tuple(commands) if commands else ()
+            # The state is half changed: `_handling` stays set, and nothing is handled any more.
+            self._ended = error = f"{type(exc).__name__}: {exc}"
             if self._record is not None:
-                self._record(now_ns, event, result, error)
-            # After an error the state is half changed: nothing may be handled any more.
-            self._handling = error is not None
-            self._ended = error
+                self._record(now_ns, event, tuple(commands), error)
+            raise
+        result = tuple(commands) if commands else ()
+        if self._record is not None:
+            self._record(now_ns, event, result, None)
+        self._handling = False
         return result

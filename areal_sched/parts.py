@@ -77,7 +77,7 @@ def flag(option: str, value: object) -> None:
 
 def start(
     view: ClusterView, route: Router, unit: Unit, most: int | None = None
-) -> Iterator[Command]:
+) -> Iterable[Command]:
     """Start pending rollouts, in order, as many as the limits (and `most`) allow.
 
     With unit ``group`` a new group starts whole or not at all, while fewer than
@@ -89,11 +89,28 @@ def start(
     return start_groups(view, route, most)
 
 
-def start_rollouts(view: ClusterView, route: Router, most: int | None = None) -> Iterator[Command]:
+def start_rollouts(view: ClusterView, route: Router, most: int | None = None) -> Iterable[Command]:
     """Start pending rollouts one by one: `start` with unit ``rollout``."""
     free = view.may_start()
     if most is not None and most < free:
         free = most
+    if free != 1:
+        return _start_rollouts(view, route, free) if free > 0 else ()
+    # By far the most frequent case, a place that has just become free: no generator for it.
+    pending = view.pending
+    server_id = route(view) if pending else None
+    if server_id is None:
+        return ()
+    return (
+        StartRollouts(
+            group_id=next(iter(pending)),
+            rollout_ids=(view.next_rollout_id,),
+            server_id=server_id,
+        ),
+    )
+
+
+def _start_rollouts(view: ClusterView, route: Router, free: int) -> Iterator[Command]:
     pending = view.pending
     while free > 0 and pending:
         server_id = route(view)

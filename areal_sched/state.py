@@ -41,6 +41,9 @@ class ClusterState:
 
     def __init__(self, limits: Limits, on_settled: SettledHook | None = None) -> None:
         self.limits = limits
+        self._most_in_flight = limits.max_rollouts_in_flight
+        self._batch = limits.train_batch_rollouts
+        self._versions = None if limits.eta is None else limits.eta + 1  # open to admission
         self.now_ns = 0
         self.weight_version = WeightVersion(0)
         self.trainer_ready = False
@@ -96,13 +99,12 @@ class ClusterState:
 
     def may_start(self) -> int:
         """Rollouts that may start now: what eta and ``max_rollouts_in_flight`` both allow."""
-        limits = self.limits
-        free = limits.max_rollouts_in_flight - self.running - len(self.interrupted)
-        if limits.eta is None:
+        free = self._most_in_flight - self.running - len(self.interrupted)
+        if self._versions is None:
             return free
-        # admission_budget(), written out: this is asked once a trajectory.
+        # admission_budget(), written out: this is asked twice a trajectory.
         budget = (
-            (self.weight_version + limits.eta + 1) * limits.train_batch_rollouts
+            (self.weight_version + self._versions) * self._batch
             - self.next_rollout_id
             + self.failed
             + self.dropped

@@ -20,9 +20,8 @@ from areal_sched.events import (
     ServerLost,
     TimerFired,
     TrainerReady,
-    TrainStepFinished,
 )
-from areal_sched.ids import RolloutId, ServerId, WeightVersion
+from areal_sched.ids import RolloutId, ServerId
 from areal_sched.measurements import Measurement
 from areal_sched.records import Phase, Rollout
 from areal_sim.clock import Clock
@@ -71,7 +70,6 @@ class SimExecutor:
         self.new_server: Callable[..., Server] = Server
         self.rewarder: Rewarder
         self.trainer: Trainer
-        self.published = WeightVersion(0)
         self.started = self.finished_rollouts = 0
         self._inbox: deque[Event] = deque()
         self._touched: list[Server] = []
@@ -99,7 +97,8 @@ class SimExecutor:
         load_ns: Callable[[], int],
     ) -> Server:
         """Add a server; it joins at `begin`."""
-        server = self.new_server(self._env, server_id, self, new_engine, load_ns, self.published)
+        version = self._state.weight_version
+        server = self.new_server(self._env, server_id, self, new_engine, load_ns, version)
         self.servers[server_id] = server
         return server
 
@@ -107,7 +106,7 @@ class SimExecutor:
         """Servers join, prompts arrive, the trainer is ready."""
         for server in self.servers.values():
             self._emit_joined(server)
-        self.emit(TrainerReady(weight_version=self.published))
+        self.emit(TrainerReady(weight_version=self._state.weight_version))
         for _ in range(BACKLOG_GROUPS):
             self.emit(self._feed.offer(0))
         self.end_instant()
@@ -132,7 +131,7 @@ class SimExecutor:
             request = Request(rollout_id, prompt_tokens, self._feed.take(command.group_id))
             self._requests[rollout_id] = request
             server.submit(request)
-            self.started += 1
+        self.started += len(command.rollout_ids)
         if self._feed.exhausted(command.group_id):
             self._inbox.append(self._feed.offer(self._state.weight_version))
 
@@ -197,12 +196,8 @@ class SimExecutor:
         touched = self._touched
         while inbox or touched:
             while inbox:
-                event = inbox.popleft()
-                commands = handle(event, now_ns=now_ns)
-                for command in commands:
+                for command in handle(inbox.popleft(), now_ns=now_ns):
                     execute[type(command)](command)
-                if type(event) is TrainStepFinished:
-                    self.published = event.weight_version
             while touched:
                 touched.pop().settle()
 
@@ -286,7 +281,7 @@ class SimExecutor:
     def return_server(self, server_id: ServerId) -> None:
         """A lost server is back, with the newest published weights."""
         server = self.servers[server_id]
-        server.rejoin(self.published)
+        server.rejoin(self._state.weight_version)
         if self._loan is not None:
             self._lend(server_id)
         self._emit_joined(server)

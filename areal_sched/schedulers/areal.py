@@ -41,6 +41,7 @@ class Areal:
         parts.one_of("unit", unit, parts.UNITS)
         parts.one_of("resume_after", resume_after, ("load", "evaluation"))
         self._unit = unit
+        self._batch = limits.train_batch_rollouts
         self._route = router(routing)
         self._updates = parts.WeightUpdates(
             mode, self._route, barrier=barrier, hold_for_trainer=resume_after == "evaluation"
@@ -49,14 +50,18 @@ class Areal:
     def decide(self, event: Event, view: ClusterView) -> Iterable[Command]:
         """Update weights, train what is ready, start what fits."""
         kind = type(event)
-        if kind is RolloutFinished:
-            # Its place is free, unless its group holds it; nothing can have become ready.
-            if self._unit == "group" or not self._updates.generating:
-                return ()
-            return parts.start_rollouts(view, self._route)
-        if kind is RewardComputed and self._unit == "rollout" and view.limits.max_lag is None:
-            # No place became free, as nothing is dropped; a batch may be complete.
-            return parts.train(view, self._unit) if view.trainer_ready else ()
+        if self._unit == "rollout":
+            # The two events there are of every trajectory, without a generator.
+            if kind is RolloutFinished:
+                # A place is free; nothing can have become ready.
+                generating = self._updates.generating
+                return parts.start_rollouts(view, self._route) if generating else ()
+            if kind is RewardComputed and view.limits.max_lag is None:
+                # No place became free, as nothing is dropped; a batch may be complete.
+                complete = view.trainer_ready and len(view.ready) >= self._batch
+                return parts.train(view, self._unit) if complete else ()
+        elif kind is RolloutFinished:
+            return ()  # Its group holds its place until the last of it has its reward.
         return self._any(event, view)
 
     def _any(self, event: Event, view: ClusterView) -> Iterator[Command]:
