@@ -87,7 +87,7 @@ class Engine(PrefillRuns):
             if self._kind == DECODE:
                 self._end_decode(finished)
             elif self._kind == RUN:
-                self._end_run()
+                self._end_run(finished)
             else:
                 self._end_prefill(finished)
                 if self._foreseen_jump and self._clock_fs < now_fs:
@@ -148,13 +148,13 @@ class Engine(PrefillRuns):
         if nothing is in progress.
         """
         kind = self._kind
-        if kind == DECODE:
-            if not self.waiting or self._finish[0] >> ADMISSION_BITS == self._steps + self._jump:
-                return -(-self._end_fs // FS_PER_NS) * FS_PER_NS
-        elif kind == IDLE:
+        if kind == IDLE:
             return None
-        elif kind == RUN:
-            return self._run_visible_fs()
+        if kind == RUN or (
+            kind == DECODE
+            and (not self.waiting or self._finish[0] >> ADMISSION_BITS == self._steps + self._jump)
+        ):
+            return -(-self._end_fs // FS_PER_NS) * FS_PER_NS
         return first_finish_fs(self)
 
     # ---- now and then --------------------------------------------------------------------------
