@@ -78,7 +78,9 @@ def _encoder(code: str, cls: type) -> Callable[[Any], str]:
         if kind == "str" or kind in ("FinishReason", "UpdateMode") or kind.endswith("Activity"):
             parts.append(f"{{quote({value})}}")
         elif kind == "float":
-            parts.append(f"{{number({value})}}")
+            # A finite float, by far the most frequent case, without a call.
+            plain = f"type(v := {value}) is float and v - v == 0"
+            parts.append(f"{{repr(v) if {plain} else number(v)}}")
         elif kind.startswith("tuple[tuple"):
             parts.append(f"{{dumps({value})}}")
         elif kind.startswith("tuple"):

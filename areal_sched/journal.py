@@ -66,15 +66,15 @@ class JournalWriter:
             self._record_error(now_ns, event, commands, error)
             return
         text = ENCODERS[type(event)](event)
+        lines = self._lines
         if not commands:
-            text = f"[{now_ns},{text}]"
+            lines.append(f"[{now_ns},{text}]")
         elif len(commands) == 1:
             command = commands[0]
-            text = f"[{now_ns},{text},[{ENCODERS[type(command)](command)}]]"
+            lines.append(f"[{now_ns},{text},[{ENCODERS[type(command)](command)}]]")
         else:
-            text = f"[{now_ns},{text},[{','.join([ENCODERS[type(x)](x) for x in commands])}]]"
-        lines = self._lines
-        lines.append(text)
+            done = ",".join([ENCODERS[type(x)](x) for x in commands])
+            lines.append(f"[{now_ns},{text},[{done}]]")
         if len(lines) >= self._limit:
             self.flush()
 

@@ -61,6 +61,52 @@ class LoadIndex:
         return None
 
 
+class CountIndex:
+    """A `LoadIndex` for loads that are small counts: no search at all.
+
+    For each load one whole number whose bit i is set where server i has it; the lowest bit of the
+    lowest number that is not zero is the answer. A count changes by one where a rollout comes or
+    goes, so the lowest is found at once.
+    """
+
+    __slots__ = ("_least", "_loads", "_servers")
+
+    def __init__(self) -> None:
+        self._loads: dict[ServerId, int] = {}
+        self._servers: list[int] = [0]  # by load
+        self._least = 0  # no server has less
+
+    def update(self, server_id: ServerId, load: int) -> None:
+        """Set a server's load; new servers are added."""
+        loads, servers = self._loads, self._servers
+        bit = 1 << server_id
+        if server_id in loads:
+            servers[loads[server_id]] ^= bit
+        loads[server_id] = load
+        if load < self._least:
+            self._least = load
+        elif load >= len(servers):
+            servers += [0] * (load + 1 - len(servers))
+        servers[load] |= bit
+
+    def remove(self, server_id: ServerId) -> None:
+        """Forget a server."""
+        self._servers[self._loads.pop(server_id)] ^= 1 << server_id
+
+    def least(self) -> ServerId | None:
+        """The server of least load, lowest id first; None if there is none."""
+        if not self._loads:
+            return None
+        servers = self._servers
+        least = self._least
+        while not servers[least]:
+            least += 1
+        self._least = least
+        having = servers[least]
+        # No ServerId(...): a call for nothing, once a trajectory.
+        return (having & -having).bit_length() - 1  # type: ignore[return-value]
+
+
 class RoundRobin:
     """Servers in turn, by id, skipping lost ones."""
 

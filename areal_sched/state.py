@@ -24,7 +24,7 @@ from typing import TypeAlias
 from areal_sched.ids import GroupId, RolloutId, ServerId, WeightVersion
 from areal_sched.limits import Limits
 from areal_sched.records import Group, Phase, Rollout, Server
-from areal_sched.routing import LoadIndex
+from areal_sched.routing import CountIndex, LoadIndex
 from areal_sched.staleness import admission_budget
 
 SettledHook: TypeAlias = Callable[[Sequence[Rollout]], None]
@@ -67,7 +67,7 @@ class ClusterState:
         self.making: int | None = None
         self.timers: set[int] = set()
         self.reward_outstanding: set[RolloutId] = set()
-        self.by_load: LoadIndex | None = None
+        self.by_load: CountIndex | None = None
         self.by_kv: LoadIndex | None = None
         self.on_settled = on_settled
 
@@ -114,7 +114,7 @@ class ClusterState:
     def least_loaded(self) -> ServerId | None:
         """The server with the fewest rollouts, lowest id first; None without servers."""
         if self.by_load is None:
-            self.by_load = LoadIndex()
+            self.by_load = CountIndex()
             for server in self.servers.values():
                 self.by_load.update(server.server_id, len(server.rollouts))
         return self.by_load.least()

@@ -52,10 +52,11 @@ class Rewarder:
         if end_ns == now_ns:
             self._computed(rollout_id)
             return
-        self._order += 1
+        self._order = order = self._order + 1
+        entry = (end_ns, order, rollout_id)
         due = self._due
-        heappush(due, (end_ns, self._order, rollout_id))
-        if due[0][1] == self._order:
+        heappush(due, entry)
+        if due[0] is entry:
             self._alarm.at(end_ns)
 
     def _ring(self) -> None:

@@ -248,24 +248,22 @@ class Server:
             self._begin_load()
         if not self._stopped:
             engine.plan()
-            doing: ServerActivity = "idle"
-            if engine.busy:
-                doing = "generate"
-            elif self._waits_for_resume:
-                doing = "paused"
+        visible_fs = engine.next_visible_fs()  # None: nothing is in progress
+        if not self._stopped:
+            doing: ServerActivity = "generate"
+            if visible_fs is None:
+                doing = "paused" if self._waits_for_resume else "idle"
             if doing != self._activity:
                 self._be(doing)
-        visible_fs = engine.next_visible_fs()
-        if visible_fs is None:
-            if self._at_boundary:
-                self._alarm.at(self._boundary_ns)
-            else:
-                self._alarm.off()
-            return
-        time_ns = visible_fs // FS_PER_NS
-        if self._at_boundary and self._boundary_ns < time_ns:
-            time_ns = self._boundary_ns
-        self._alarm.at(time_ns)
+        if visible_fs is not None:
+            time_ns = visible_fs // FS_PER_NS
+            if self._at_boundary and self._boundary_ns < time_ns:
+                time_ns = self._boundary_ns
+            self._alarm.at(time_ns)
+        elif self._at_boundary:
+            self._alarm.at(self._boundary_ns)
+        else:
+            self._alarm.off()
 
     def _ring(self) -> None:
         self._sync()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from areal_sched.ids import ServerId
-from areal_sched.routing import LoadIndex, RoundRobin, router
+from areal_sched.routing import CountIndex, LoadIndex, RoundRobin, router
 from tests.sched.bench import Bench, interrupted, joined, lost, resume, start
 
 operations = st.lists(
@@ -14,12 +15,15 @@ operations = st.lists(
 )
 
 
+@pytest.mark.parametrize("cls", [LoadIndex, CountIndex])
 @given(operations=operations, queries=st.integers(1, 60))
 def test_the_index_agrees_with_a_scan(
-    operations: list[tuple[int, int | None]], queries: int
+    cls: type[LoadIndex] | type[CountIndex],
+    operations: list[tuple[int, int | None]],
+    queries: int,
 ) -> None:
     """None stands for the loss of the server; asked only now and then, for stale entries."""
-    index = LoadIndex()
+    index = cls()
     loads: dict[int, int] = {}
     assert index.least() is None
     for count, (server_id, load) in enumerate(operations):
@@ -35,8 +39,11 @@ def test_the_index_agrees_with_a_scan(
     assert index.least() == min(loads, key=lambda s: (loads[s], s), default=None)
 
 
-def test_a_server_that_comes_back_is_not_taken_for_its_former_self() -> None:
-    index = LoadIndex()
+@pytest.mark.parametrize("cls", [LoadIndex, CountIndex])
+def test_a_server_that_comes_back_is_not_taken_for_its_former_self(
+    cls: type[LoadIndex] | type[CountIndex],
+) -> None:
+    index = cls()
     index.update(ServerId(0), 0)
     index.update(ServerId(1), 3)
     index.remove(ServerId(0))
