@@ -196,23 +196,46 @@ class Engine(PrefillRuns):
             Them, running ones first, then prefilling, then waiting ones, with their progress.
         """
         self._stop(now_fs)
+        if rollout_ids is None:
+            return self._take_all()
         taken: list[Request] = []
         for request in list(self.running.values()):
-            if rollout_ids is None or request.rollout_id in rollout_ids:
+            if request.rollout_id in rollout_ids:
                 self._drop_running(request)
                 taken.append(request)
         for request in list(self._prefilling):
-            if rollout_ids is None or request.rollout_id in rollout_ids:
+            if request.rollout_id in rollout_ids:
                 self._drop_prefilling(request)
                 taken.append(request)
         waiting = list(self.waiting)
         self.waiting.clear()
         for request in waiting:
-            if rollout_ids is None or request.rollout_id in rollout_ids:
+            if request.rollout_id in rollout_ids:
                 taken.append(request)
             else:
                 self.waiting.append(request)
         self._forget_finishes()
+        return taken
+
+    def _take_all(self) -> list[Request]:
+        # What `_drop_running` and `_drop_prefilling` do for one: an update takes every rollout.
+        taken = [*self.running.values()]
+        steps = self._steps
+        for request in taken:
+            request.admission = -1
+            generated = request.generated_tokens + steps - request.joined_step
+            request.generated_tokens = generated
+            request.seen_tokens = request.prompt_tokens + generated - 1
+        for request in self._prefilling:
+            request.seen_tokens = max(request.seen_tokens, request.prefilled_tokens)
+            request.prefilled_tokens = 0
+        taken += self._prefilling
+        taken += self.waiting
+        self.running.clear()
+        self._finish.clear()
+        self._prefilling.clear()
+        self.waiting.clear()
+        self.kv_tokens = 0
         return taken
 
     def settle(self, now_fs: int) -> None:

@@ -124,28 +124,30 @@ class SimExecutor:
         self._execute[type(command)](command)
 
     def _start_rollouts(self, command: c.StartRollouts) -> None:
-        group = self._state.groups[command.group_id]
-        prompt_tokens = group.prompt_tokens
-        server = self.servers[command.server_id]
+        group_id = command.group_id
+        prompt_tokens = self._state.groups[group_id].prompt_tokens
+        begun = []
         for rollout_id in command.rollout_ids:
-            request = Request(rollout_id, prompt_tokens, self._feed.take(command.group_id))
+            request = Request(rollout_id, prompt_tokens, self._feed.take(group_id))
             self._requests[rollout_id] = request
-            server.submit(request)
-        self.started += len(command.rollout_ids)
-        if self._feed.exhausted(command.group_id):
+            begun.append(request)
+        self.servers[command.server_id].submit_all(begun)
+        self.started += len(begun)
+        if self._feed.exhausted(group_id):
             self._inbox.append(self._feed.offer(self._state.weight_version))
 
     def _resume_rollouts(self, command: c.ResumeRollouts) -> None:
-        server = self.servers[command.server_id]
-        rollouts = self._state.rollouts
+        rollouts, requests = self._state.rollouts, self._requests
+        resumed = []
         for rollout_id in command.rollout_ids:
-            request = self._requests[rollout_id]
+            request = requests[rollout_id]
             known = rollouts[rollout_id].generated_tokens
             if known != request.generated_tokens:
                 # Its server was lost: only what had been reported is left.
                 request.generated_tokens = known
                 request.seen_tokens = request.prompt_tokens + known if known else 0
-            server.submit(request)
+            resumed.append(request)
+        self.servers[command.server_id].submit_all(resumed)
 
     def _interrupt_rollouts(self, command: c.InterruptRollouts) -> None:
         self.servers[command.server_id].remove(set(command.rollout_ids), None)

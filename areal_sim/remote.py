@@ -9,7 +9,7 @@ itself knows nothing: there what the scheduler starts is with the engine at once
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from areal_sched.commands import UpdateMode
@@ -108,10 +108,10 @@ class RemoteServer(Server):
 
     # ---- commands ------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> None:
-        """Take a rollout; it is sent when there is a place."""
+    def submit_all(self, requests: Iterable[Request]) -> None:
+        """Take rollouts; each is sent when there is a place."""
         self._waits_for_resume = False
-        self._held.append(request)
+        self._held += requests
         self._send()
 
     def load(self, version: WeightVersion, mode: UpdateMode) -> None:
@@ -170,7 +170,7 @@ class RemoteServer(Server):
     def _arrive(self, request: Request, life: int) -> None:
         if life == self._life and self._sent.get(request.rollout_id) is request:
             del self._sent[request.rollout_id]
-            super().submit(request)
+            super().submit_all((request,))
             self._host.end_instant()
 
     def answered(self, request: Request) -> None:

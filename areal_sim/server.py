@@ -6,7 +6,7 @@ end of the step in progress, as in a real engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from areal_sched.commands import UpdateMode
@@ -91,14 +91,20 @@ class Server:
 
     def submit(self, request: Request) -> None:
         """Take a rollout: new, or interrupted before."""
+        self.submit_all((request,))
+
+    def submit_all(self, requests: Iterable[Request]) -> None:
+        """Take rollouts, in order."""
         if self._loading is not None:
-            self._late.append(request)
+            self._late += requests
             return
         self._waits_for_resume = False
         if not self._dirty:
             # Touched before in this instant, the engine is at this instant already.
             self._sync()
-        self.engine.submit(request, self._env._now * FS_PER_NS)
+        now_fs = self._env._now * FS_PER_NS
+        for request in requests:
+            self.engine.submit(request, now_fs)
 
     def load(self, version: WeightVersion, mode: UpdateMode) -> None:
         """Load published weights; ends with `WeightsLoaded`."""
@@ -305,7 +311,10 @@ class Server:
                 RolloutsInterrupted(
                     server_id=self.server_id,
                     weight_version=self.weight_version,
-                    progress=tuple((RolloutId(r.rollout_id), r.generated_tokens) for r in taken),
+                    # No RolloutId(...): a call for nothing, for every rollout in every update.
+                    progress=tuple(
+                        [(r.rollout_id, r.generated_tokens) for r in taken]  # type: ignore[misc]
+                    ),
                 )
             )
         else:
