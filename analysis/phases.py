@@ -114,10 +114,15 @@ class Distributions:
     trainer_s_per_step: dict[str, float]
 
 
-def distributions(recorder: RunRecorder) -> Distributions:
-    """Gather the distributions of a run's steady state; empty without a finished step."""
+def distributions(recorder: RunRecorder, first_step: int | None = None) -> Distributions:
+    """Gather the distributions of a run's steady state; empty without a finished step.
+
+    Args:
+        recorder: the run.
+        first_step: see `analysis.steps.steady_state`.
+    """
     steps = steps_of(recorder)
-    steady = steady_state(steps)
+    steady = steady_state(steps, first_step)
     rows = _rows(steps, steady)
     table = recorder.trajectories
     start, finish, ready = (table[x][rows] for x in ("start_ns", "finish_ns", "ready_ns"))
@@ -131,8 +136,12 @@ def distributions(recorder: RunRecorder) -> Distributions:
     )
 
 
-def phases(recorder: RunRecorder) -> dict[str, float | None]:
+def phases(recorder: RunRecorder, first_step: int | None = None) -> dict[str, float | None]:
     """Measure the phases of a run's steady state; `PHASE_KEYS` says what each key means.
+
+    Args:
+        recorder: the run.
+        first_step: see `analysis.steps.steady_state`.
 
     Returns:
         Every key of `PHASE_KEYS`; None where the run has nothing to measure it from.
@@ -141,11 +150,11 @@ def phases(recorder: RunRecorder) -> dict[str, float | None]:
         AnalysisError: the spans do not tile the run.
     """
     steps = steps_of(recorder)
-    steady = steady_state(steps)
+    steady = steady_state(steps, first_step)
     count = len(steps) - steady.first_step
     if not count:
         return {key.name: None for key in PHASE_KEYS}
-    told = distributions(recorder)
+    told = distributions(recorder, first_step)
     tokens = int(told.response_tokens.sum())
     part = accounts(recorder, steady.start_ns, steady.end_ns)
     interrupts = recorder.interrupts

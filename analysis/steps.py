@@ -122,10 +122,19 @@ class SteadyState:
     end_ns: int
 
 
-def steady_state(steps: Steps) -> SteadyState:
-    """Cut the start-up off; without any step the result is empty, 0 to 0."""
+def steady_state(steps: Steps, first_step: int | None = None) -> SteadyState:
+    """Cut the start-up off; without any step the result is empty, 0 to 0.
+
+    Args:
+        steps: of a run.
+        first_step: index of the first step to take, to cut several runs alike; None lets
+            `transient_steps` choose.
+    """
     if not len(steps):
         return SteadyState(0, 0, 0)
-    first = transient_steps(steps.step_ns.tolist())
+    first = first_step
+    if first is None:
+        first = transient_steps(steps.step_ns.tolist())
+    first = min(first, len(steps) - 1)
     start_ns = int(steps.end_ns[first - 1]) if first else 0
     return SteadyState(first, start_ns, int(steps.end_ns[-1]))

@@ -1,8 +1,11 @@
 """One machine for servers and trainer: where they want more processors than it has, all are slower.
 
 On a cluster with GPUs servers and trainer do not disturb each other and this is not used. A run on
-a CPU is another matter: while a training step lasts, decoding is slower. The model is processor
-sharing: with a demand of D processors and C there, everything runs at C / D of its speed.
+a CPU is another matter. The model, with C processors of which servers want D together and the
+trainer, while it works, T: the trainer runs at C / (D + T) of its speed, and servers at (C - T) / D
+of theirs, or at C / D while the trainer is idle. Where that is more than 1 it is 1. Servers lose
+more than processor sharing would take from them: the trainer has slept between steps, and the
+kernel favours whoever has.
 
 Each device has a `LocalClock`, which goes slower when the machine does. The device itself knows of
 no other time; only what it reports is translated.
@@ -26,6 +29,9 @@ from areal_sim.clock import Clock
 from areal_sim.costs.protocol import CostProvider
 from areal_sim.trainer import Host, Trainer
 
+LEAST_LEFT = 0.1
+"""This share of the processors the servers get in any case: no process is starved."""
+
 
 class SharedHost:
     """Tells the clocks of its devices how fast they go.
@@ -33,32 +39,53 @@ class SharedHost:
     Args:
         env: the simulation.
         cores: processors there are.
+
+    Attributes:
+        trainer_clock: of the trainer.
     """
 
     def __init__(self, env: Clock, cores: float) -> None:
         self._env = env
         self._cores = cores
-        self._demands: dict[object, float] = {}
+        self._training = 0.0  # processors that the trainer wants just now
+        self._demands: dict[object, float] = {}  # of servers
         self._clocks: list[LocalClock] = []
-        self.speed = 1.0
+        self._trainer_clock = LocalClock(env, 1.0)
+
+    @property
+    def trainer_clock(self) -> Clock:
+        """Stands in for the simulation's own."""
+        return cast(Clock, self._trainer_clock)
 
     def new_clock(self) -> Clock:
-        """A clock for one device; stands in for the simulation's own."""
-        clock = LocalClock(self._env, self.speed)
+        """A clock for one server; stands in for the simulation's own."""
+        clock = LocalClock(self._env, self._server_speed())
         self._clocks.append(clock)
         return cast(Clock, clock)
 
-    def works(self, device: object, cores: float) -> None:
-        """A device wants so many processors from now on; 0: it has nothing to do."""
-        if self._demands.get(device, 0.0) == cores:
-            return
-        self._demands[device] = cores
-        demand = sum(self._demands.values())
-        speed = min(1.0, self._cores / demand) if demand else 1.0
-        if speed != self.speed:
-            self.speed = speed
-            for clock in self._clocks:
-                clock.go_at(speed)
+    def trains(self, cores: float) -> None:
+        """The trainer wants so many processors from now on; 0: it has nothing to do."""
+        if self._training != cores:
+            self._training = cores
+            self._adjust()
+
+    def serves(self, server: object, cores: float) -> None:
+        """A server wants so many processors from now on; 0: it has nothing to do."""
+        if self._demands.get(server, 0.0) != cores:
+            self._demands[server] = cores
+            self._adjust()
+
+    def _server_speed(self) -> float:
+        wanted = sum(self._demands.values())
+        left = max(self._cores - self._training, LEAST_LEFT * self._cores)
+        return min(1.0, left / wanted) if wanted else 1.0
+
+    def _adjust(self) -> None:
+        speed = self._server_speed()
+        for clock in self._clocks:
+            clock.go_at(speed)
+        wanted = sum(self._demands.values()) + self._training
+        self._trainer_clock.go_at(min(1.0, self._cores / wanted) if wanted else 1.0)
 
 
 class LocalClock:
@@ -92,6 +119,8 @@ class LocalClock:
 
     def go_at(self, speed: float) -> None:
         """Change its speed, from now on."""
+        if speed == self._speed:
+            return
         self._local_ns, self._real_ns = self.now, self._env.now
         self._speed = speed
         self.arm()
@@ -183,7 +212,7 @@ class SharingTrainer(Trainer):
         self._shared = shared
         self._cores = cores
         super().__init__(
-            shared.new_clock(),
+            shared.trainer_clock,
             _Translated(host, RealTime(env, host.measure)),
             costs,
             layout,
@@ -194,7 +223,7 @@ class SharingTrainer(Trainer):
 
     def _be(self, activity: TrainerActivity, waiting_ns: int = 0, micro_batches: int = 0) -> None:
         super()._be(activity, waiting_ns, micro_batches)
-        self._shared.works(self, 0.0 if activity == "idle" else self._cores)
+        self._shared.trains(0.0 if activity == "idle" else self._cores)
 
 
 class _Translated:
@@ -229,12 +258,11 @@ class RealTime:
             return
         length_ns = end_ns - start_ns
         ratio = length_ns / max(span.end_ns - span.start_ns, 1)
-        parts: dict[str, Any]
+        parts: dict[str, Any] = {"start_ns": start_ns, "end_ns": end_ns}
         if isinstance(span, TrainerSpan):
-            parts = {"waiting_ns": min(round(span.waiting_ns * ratio), length_ns)}
+            parts["waiting_ns"] = min(round(span.waiting_ns * ratio), length_ns)
         else:
             prefill_ns = min(round(span.prefill_ns * ratio), length_ns)
-            recompute_ns = min(round(span.recompute_ns * ratio), length_ns - prefill_ns)
-            parts = {"prefill_ns": prefill_ns, "recompute_ns": recompute_ns}
-        parts |= {"start_ns": start_ns, "end_ns": end_ns}
+            parts["prefill_ns"] = prefill_ns
+            parts["recompute_ns"] = min(round(span.recompute_ns * ratio), length_ns - prefill_ns)
         self._measure(dataclasses.replace(span, **parts))

@@ -241,4 +241,4 @@ class RemoteServer(Server):
         super()._be(activity, closing=closing)
         if self._shared is not None:
             works = activity in ("generate", "load") and not closing
-            self._shared.works(self, self._cores if works else 0.0)
+            self._shared.serves(self, self._cores if works else 0.0)

@@ -10,7 +10,8 @@ from areal_sim.costs import FittedCosts, ServerCost, TrainerCost
 from areal_sim.costs.protocol import FS_PER_S, ClientCost, HostCost
 
 if TYPE_CHECKING:
-    from analysis.calibration.calibrate import Calibration
+    from analysis.calibration.calibrate import Calibration, Room
+    from analysis.calibration.host import Demand
     from analysis.calibration.least_squares import Fit
 
 LENGTHS = "lengths.parquet"
@@ -30,7 +31,7 @@ def costs_of(calibration: Calibration) -> FittedCosts:
                 for name in ClientCost.__dataclass_fields__
             }
         ),
-        host_cost=_host(layout, calibration.engine.slowdown),
+        host_cost=_host(calibration.demand),
         source=(
             f"{calibration.steps} training steps of {calibration.header['run']['name']}"
             f" ({layout['device']})"
@@ -74,31 +75,30 @@ def _only(found: Fit | None) -> float:
     return 0.0 if found is None else found.coefficients[0].value
 
 
-def _host(layout: Mapping[str, Any], slowdown: float) -> HostCost:
-    """A machine on which the trainer slows one server down by as much as it did.
-
-    The trainer wants a processor for each of its threads. With a slowdown of s, server and trainer
-    together want (1 + s) times the processors there are: that leaves what the server wants.
-    """
-    cores = layout["host_cores"]
-    if cores is None or slowdown == 0:
+def _host(demand: Demand | None) -> HostCost:
+    if demand is None:
         return HostCost()
-    ranks = layout["data_parallel"] * layout["pipeline_parallel"] * layout["tensor_parallel"]
-    trainer = float(ranks * layout["trainer_threads"])
     return HostCost(
-        cores=float(cores),
-        server_cores=max(1.0, cores * (1 + slowdown) - trainer),
-        trainer_cores=trainer,
+        cores=demand.cores,
+        server_cores=demand.server_cores,
+        trainer_cores=demand.trainer_cores,
     )
 
 
 def config_of(
-    header: Mapping[str, Any], calibration: Calibration, *, costs: str, lengths: str, steps: int
+    header: Mapping[str, Any],
+    room: Room,
+    calibration: Calibration,
+    *,
+    costs: str,
+    lengths: str,
+    steps: int,
 ) -> str:
     """Configuration of a simulation of the run with this header.
 
     Args:
         header: of the real run's journal.
+        room: of one of its servers.
         calibration: where times come from.
         costs: path of the cost file, relative to the configuration.
         lengths: path of the trace, likewise.
@@ -127,8 +127,8 @@ def config_of(
         "scheduler": {"class": header["scheduler"], **header["options"]},
         "sim.server": {
             "tensor_parallel": run["gpus_per_server"],
-            "max_running_rollouts": calibration.max_running_rollouts,
-            "kv_cache_tokens": calibration.kv_cache_tokens,
+            "max_running_rollouts": room.max_running_rollouts,
+            "kv_cache_tokens": room.kv_cache_tokens,
             "kv_reserve_tokens_per_rollout": min(1024, layout["max_response_tokens"]),
         },
         "sim.trainer": {

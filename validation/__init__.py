@@ -1,1 +1,1 @@
-"""Real runs on a CPU, kept small, and what a simulation that was fitted to some of them predicts."""
+"""Real runs on a CPU, kept small, and what a simulation fitted to some of them predicts."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from analysis.calibration.client import ClientTimes, client_times
 from analysis.calibration.engine import EngineFit, Part, busy_between, fit_engine
+from analysis.calibration.host import Demand, demand_of
 from analysis.calibration.least_squares import Fit, fit
 from analysis.calibration.rewards import RewardTimes, reward_times, workload
 from analysis.calibration.trainer import TrainerFit, TrainerLayout, fit_trainer
@@ -28,6 +29,14 @@ LAYOUT = "layout"
 """Key of the header of a real run's journal; see `areal_real.run.layout_of`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one server holds: rollouts at once, and tokens in its KV cache."""
+
+    max_running_rollouts: int
+    kv_cache_tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """What was fitted, to what, and how well.
@@ -36,20 +45,21 @@ class Calibration:
         header: of the first journal, its ``layout`` among it.
         steps: training steps that were used.
         engine, trainer, load, client, rewards: the fits; ``load`` is of weights into a server.
+        demand: how a machine is shared, if it is.
         lengths: of the trained rollouts, a workload table.
-        max_running_rollouts, kv_cache_tokens: of a server.
+        room: of a server of the first run.
     """
 
     header: Mapping[str, Any]
     steps: int
     engine: EngineFit
+    demand: Demand | None
     trainer: TrainerFit
     load: Fit | None
     client: ClientTimes
     rewards: RewardTimes | None
     lengths: pd.DataFrame
-    max_running_rollouts: int
-    kv_cache_tokens: int
+    room: Room
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -89,7 +99,6 @@ def calibrate(
         AnalysisError: a journal cannot support it; the message says what is missing.
     """
     parts: list[tuple[Part, TrainerLayout]] = []
-    joined: ServerJoined | None = None
     headers = []
     steps = 0
     for path in paths:
@@ -115,17 +124,15 @@ def calibrate(
         part = Part(recorder, since, int(settled[end - 1]))
         parts.append((part, _trainer_layout(header[LAYOUT])))
         steps += end - first
-        joined = joined or _joined(path)
     only = [part for part, _ in parts]
     for header in headers[1:]:
         for key in ("device", "tensor_parallel", "pipeline_parallel", "host_cores"):
             if header[LAYOUT].get(key) != headers[0][LAYOUT].get(key):
                 raise AnalysisError(f"the journals differ in layout.{key}: not one set-up")
-    if joined is None:
-        raise AnalysisError(f"{paths[0]}: no server joined")
     try:
         engine = fit_engine(only)
-        trainer = fit_trainer(parts, engine.slowdown)
+        demand = demand_of(headers[0][LAYOUT], engine.slowdown)
+        trainer = fit_trainer(parts, demand)
         lengths = workload(only)
     except ValueError as exc:
         raise AnalysisError(f"{', '.join(map(str, paths))}: {exc}") from None
@@ -133,13 +140,13 @@ def calibrate(
         header=headers[0],
         steps=steps,
         engine=engine,
+        demand=demand,
         trainer=trainer,
         load=_load(only, engine.slowdown),
         client=_client(paths, only),
         rewards=reward_times(JournalReader(paths[0]), headers[0][LAYOUT]["reward_workers"]),
         lengths=lengths,
-        max_running_rollouts=joined.max_running_rollouts,
-        kv_cache_tokens=joined.kv_cache_tokens,
+        room=room_of(paths[0]),
     )
 
 
@@ -148,11 +155,16 @@ def _trainer_layout(layout: Mapping[str, Any]) -> TrainerLayout:
     return TrainerLayout(**{name: layout[name] for name in names})
 
 
-def _joined(path: Path) -> ServerJoined | None:
+def room_of(path: Path) -> Room:
+    """What a server of a run holds.
+
+    Raises:
+        AnalysisError: no server joined.
+    """
     for item in JournalReader(path):
         if isinstance(item, Entry) and isinstance(item.event, ServerJoined):
-            return item.event
-    return None
+            return Room(item.event.max_running_rollouts, item.event.kv_cache_tokens)
+    raise AnalysisError(f"{path}: no server joined")
 
 
 def _load(parts: Sequence[Part], slowdown: float) -> Fit | None:

@@ -234,11 +234,14 @@ def _begun_and_ended(steps: list[EngineSteps]) -> tuple[list[int], list[int]]:
     begun: list[int] = []
     ended: list[int] = []
     running = 0
+    decoded_ns = steps[0].start_ns
     for step in steps:
         if step.activity == "prefill":
             begun += [step.start_ns] * (step.rollouts * step.steps)
             running += step.rollouts * step.steps
         else:
-            ended += [step.start_ns] * max(0, running - step.rollouts)
+            # Who is missing was done when the engine last decoded; prefills may have come between.
+            ended += [decoded_ns] * max(0, running - step.rollouts)
             running = step.rollouts
+            decoded_ns = step.end_ns
     return begun, ended

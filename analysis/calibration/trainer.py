@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.calibration.engine import Part
+from analysis.calibration.host import Demand
 from analysis.calibration.least_squares import Fit, Floats, fit
 from analysis.recorder import SERVER_ACTIVITIES, TRAINER_ACTIVITIES, RunRecorder
 from areal_sched.packing import pack
@@ -46,19 +47,22 @@ class TrainerFit:
     save: Fit | None
 
 
-def fit_trainer(parts: Sequence[tuple[Part, TrainerLayout]], slowdown: float) -> TrainerFit:
+def fit_trainer(
+    parts: Sequence[tuple[Part, TrainerLayout]], demand: Demand | None = None
+) -> TrainerFit:
     """Fit the phases of the training steps that lie in parts of runs.
 
     Args:
         parts: each with the layout of its trainer.
-        slowdown: by servers that work meanwhile, see `analysis.calibration.engine`.
+        demand: how servers and trainer share a machine, if they do; what that costs the trainer is
+            taken off.
 
     Raises:
         ValueError: no training step lies there.
     """
     rows: dict[str, list[tuple[Floats, float]]] = defaultdict(list)
     for part, layout in parts:
-        for activity, work, seconds in _phases(part, layout, slowdown):
+        for activity, work, seconds in _phases(part, layout, demand):
             rows[activity].append((work, seconds))
 
     def constant(activity: str) -> Fit | None:
@@ -95,11 +99,14 @@ def fit_trainer(parts: Sequence[tuple[Part, TrainerLayout]], slowdown: float) ->
 
 
 def _phases(
-    part: Part, layout: TrainerLayout, slowdown: float
+    part: Part, layout: TrainerLayout, demand: Demand | None
 ) -> Iterator[tuple[str, Floats, float]]:
     """Activity, its work (micro-batches, tokens, squared tokens) times slowness, and seconds."""
     spans = _spans(part.recorder, part.since_ns, part.until_ns)
-    slow = 1 + slowdown * _served(part.recorder, spans)
+    slow = np.ones(len(spans["start_ns"]))
+    if demand is not None:
+        slowdown = demand.trainer_slowdown(part.recorder.facts.servers)
+        slow += slowdown * _served(part.recorder, spans)
     work = _work(part.recorder, layout)
     seconds = (spans["end_ns"] - spans["start_ns"]) * NS
     names = [TRAINER_ACTIVITIES[x] for x in spans["activity"]]

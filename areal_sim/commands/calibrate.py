@@ -99,6 +99,7 @@ def _write_config(args: argparse.Namespace, calibration: Calibration) -> None:
     write_workload(calibration.lengths, lengths)
     text = config_of(
         calibration.header,
+        calibration.room,
         calibration,
         costs=os.path.relpath(args.out, folder),
         lengths=lengths.name,

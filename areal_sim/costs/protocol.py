@@ -132,7 +132,7 @@ class HostCost:
     Attributes:
         cores: processors there are; None: devices do not disturb each other.
         server_cores: what a server wants while it works.
-        trainer_cores: what the trainer wants while it works.
+        trainer_cores: what the trainer takes while it works.
     """
 
     cores: float | None = None
