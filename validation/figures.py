@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,17 +75,22 @@ def figures(recorder: RunRecorder) -> Figures:
     )
 
 
-def mean_of(runs: list[Figures]) -> Figures:
-    """The mean of each figure over runs."""
+def middle_of(runs: Sequence[Figures]) -> Figures:
+    """The median of each figure over runs: now and then a run is much slower than the others."""
+
+    def middle(of: Callable[[Figures], float]) -> float:
+        return float(np.median([of(run) for run in runs]))
+
     names = [name for name in PHASES if all(name in run.phases for run in runs)]
+    seconds = {name: float(np.median([run.phases[name] for run in runs])) for name in names}
     return Figures(
-        step_s=float(np.mean([x.step_s for x in runs])),
-        throughput=float(np.mean([x.throughput for x in runs])),
-        phases={name: float(np.mean([x.phases[name] for x in runs])) for name in names},
-        generation_idle=float(np.mean([x.generation_idle for x in runs])),
-        training_idle=float(np.mean([x.training_idle for x in runs])),
-        lag=float(np.mean([x.lag for x in runs])),
-        discarded=float(np.mean([x.discarded for x in runs])),
+        step_s=middle(lambda x: x.step_s),
+        throughput=middle(lambda x: x.throughput),
+        phases=seconds,
+        generation_idle=middle(lambda x: x.generation_idle),
+        training_idle=middle(lambda x: x.training_idle),
+        lag=middle(lambda x: x.lag),
+        discarded=middle(lambda x: x.discarded),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.calibration.calibrate import Calibration, calibrate, room_of
 from analysis.calibration.engine import Part
@@ -17,34 +18,51 @@ from areal_sim.resimulate import config_of, costs_of
 from areal_sim.rundir import simulate
 from traces.schema import write_workload
 from validation.cases import FITTED, Case
-from validation.figures import START_UP, Figures, figures, mean_of
+from validation.figures import START_UP, Figures, figures, middle_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEEDS = (1, 2, 3)
-"""Of the simulations of each case; the prediction is their mean."""
+"""Of the simulations of each case; the prediction is their median."""
 
 OWN_LENGTHS = "lengths"
-"""The change of cases whose answers have other lengths: these are an input, taken from the first
-run of the case itself. All others are predicted with the lengths of what was fitted to."""
+"""The change of cases whose answers have other lengths: these are an input, taken from the
+runs of the case itself. All others are predicted with the lengths of what was fitted to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One case: ``measured``, run by run, and ``predicted``, the mean over seeds."""
+    """One case: ``measured``, run by run, and ``predicted``, the median over seeds."""
 
     case: Case
     measured: tuple[Figures, ...]
     predicted: Figures
 
     @property
-    def mean(self) -> Figures:
-        """Of what was measured."""
-        return mean_of(list(self.measured))
+    def middle(self) -> Figures:
+        """The median of what was measured."""
+        return middle_of(self.measured)
 
 
 def fitted(cases: Sequence[Case]) -> Calibration:
-    """Fit to the runs of the cases that are there for it."""
-    paths = [path for case in cases if case.change == FITTED for path in case.journals]
-    return calibrate(paths, first_step=START_UP + 1)
+    """Fit to the cases that are there for it: of each to the run with the median step time."""
+    own = [case for case in cases if case.change == FITTED]
+    calibration = calibrate([middle_run(case) for case in own], first_step=START_UP + 1)
+    # Answers of another seed have other lengths: those of all seeds go into every prediction.
+    return replace(calibration, lengths=lengths_of([x for case in own for x in case.journals]))
+
+
+def lengths_of(journals: Sequence[Path]) -> pd.DataFrame:
+    """Lengths of all groups of some runs."""
+    recorders = [read_run(path) for path in journals]
+    return workload([Part(recorder, 0, recorder.end_ns) for recorder in recorders])
+
+
+def middle_run(case: Case) -> Path:
+    """The run of a case whose step time is the median."""
+    runs = sorted(case.journals, key=lambda path: figures(read_run(path)).step_s)
+    return runs[(len(runs) - 1) // 2]
 
 
 def predict(
@@ -58,8 +76,7 @@ def predict(
         costs_of(calibration).save(folder / "costs.toml")
         lengths = calibration.lengths
         if case.change == OWN_LENGTHS:
-            recorder = read_run(journal)
-            lengths = workload([Part(recorder, 0, recorder.end_ns)])
+            lengths = lengths_of(case.journals)
         write_workload(lengths, folder / "lengths.parquet")
         text = config_of(
             header,
@@ -90,5 +107,5 @@ def outcomes(
             continue
         tell(case.name)
         measured = tuple(figures(read_run(path)) for path in case.journals)
-        found.append(Outcome(case, measured, mean_of(list(predict(case, calibration)))))
+        found.append(Outcome(case, measured, middle_of(predict(case, calibration))))
     return found

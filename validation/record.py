@@ -17,7 +17,9 @@ from pathlib import Path
 
 from areal_sched.config.options import toml_value
 from areal_sched.journal import text_of
-from validation.cases import BASE, JOURNALS, Case, read_cases
+from validation.cases import BASE, FITTED, JOURNALS, Case, read_cases
+
+ENGINE_STEPS = '["engine_span",'
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,11 +64,25 @@ def record(case: Case, repeat: int) -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
+        case.journal(repeat).parent.mkdir(exist_ok=True)
         part = case.journal(repeat).with_suffix(".part")
-        # A running journal is flushed line by line, which makes it several times as large.
-        text = text_of(out / "journal.jsonl.gz").encode()
-        part.write_bytes(gzip.compress(text, compresslevel=9, mtime=0))
+        part.write_bytes(compact(out / "journal.jsonl.gz", steps=case.change == FITTED))
         part.replace(case.journal(repeat))
+
+
+def compact(path: Path, *, steps: bool) -> bytes:
+    """A journal as it is kept.
+
+    A running journal is flushed line by line, which makes it several times as large as it needs to
+    be. What engines did in each step is half of the rest, and only fits need it.
+
+    Args:
+        path: the journal.
+        steps: keep what engines did in each step.
+    """
+    lines = text_of(path).splitlines(keepends=True)
+    kept = [line for line in lines if steps or ENGINE_STEPS not in line[:64]]
+    return gzip.compress("".join(kept).encode(), compresslevel=9, mtime=0)
 
 
 def _set(key: str, value: object) -> str:

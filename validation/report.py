@@ -30,25 +30,24 @@ SCHEDULES = ("base", "scheduler", "interruption")
 def report(found: Sequence[Outcome]) -> str:
     """The tables, and what became of each bar."""
     lines = [
-        "step time in seconds, mean over the runs (noise: half of their range); prediction: mean of"
-        " three seeds",
+        "step time in seconds, median of the runs (noise: half of their range) and predicted",
         _row(HEADINGS),
     ]
     for outcome in found:
-        mean, own = outcome.mean, outcome.predicted
+        middle, own = outcome.middle, outcome.predicted
         noise = spread([run.step_s for run in outcome.measured])
         lines.append(
             _row(
                 (
                     outcome.case.name,
                     outcome.case.change,
-                    f"{mean.step_s:.3f}",
+                    f"{middle.step_s:.3f}",
                     f"{noise:.1%}",
                     f"{own.step_s:.3f}",
-                    f"{own.step_s / mean.step_s - 1:+.1%}",
-                    f"{mean.generation_idle:.0%} {own.generation_idle:.0%}",
-                    f"{mean.training_idle:.0%} {own.training_idle:.0%}",
-                    f"{mean.lag:.2f} {own.lag:.2f}",
+                    f"{own.step_s / middle.step_s - 1:+.1%}",
+                    f"{middle.generation_idle:.0%} {own.generation_idle:.0%}",
+                    f"{middle.training_idle:.0%} {own.training_idle:.0%}",
+                    f"{middle.lag:.2f} {own.lag:.2f}",
                 )
             )
         )
@@ -67,7 +66,7 @@ def verdicts(found: Sequence[Outcome]) -> list[str]:
     own = predicted(found)
     if not own:
         return ["every case here was fitted to"]
-    steps = [abs(x.predicted.step_s / x.mean.step_s - 1) for x in own]
+    steps = [abs(x.predicted.step_s / x.middle.step_s - 1) for x in own]
     worst = own[int(np.argmax(steps))].case.name
     lines = [
         f"{len(own)} cases that nothing was fitted to:",
@@ -85,7 +84,7 @@ def verdicts(found: Sequence[Outcome]) -> list[str]:
         ("mean lag, greatest gap", lambda x: x.lag, LAG_VERSIONS, "{:.2f}"),
     )
     for text, of, bar, form in gaps:
-        values = [abs(of(x.predicted) - of(x.mean)) for x in own]
+        values = [abs(of(x.predicted) - of(x.middle)) for x in own]
         where = own[int(np.argmax(values))].case.name
         within = sum(value <= bar for value in values)
         lines.append(
@@ -102,7 +101,7 @@ def ranking(found: Sequence[Outcome]) -> list[str]:
         first, second = ([run.throughput for run in x.measured] for x in (a, b))
         if max(first) >= min(second) and max(second) >= min(first):
             close += 1  # their runs overlap: the difference does not exceed the noise
-        elif (a.mean.throughput > b.mean.throughput) == (
+        elif (a.middle.throughput > b.middle.throughput) == (
             a.predicted.throughput > b.predicted.throughput
         ):
             right += 1
@@ -119,7 +118,7 @@ def _bar(text: str, value: float, bar: float, form: str) -> str:
 
 
 def _phase_error(outcome: Outcome, name: str) -> float | None:
-    measured, own = outcome.mean.phases.get(name), outcome.predicted.phases.get(name)
+    measured, own = outcome.middle.phases.get(name), outcome.predicted.phases.get(name)
     return own / measured - 1 if measured and own else None
 
 
@@ -172,39 +171,42 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def picture(found: Sequence[Outcome], path: Path) -> Path:
-    """Predicted against measured: step times, and the idle shares and lags beside them."""
+    """Errors of step times beside the noise of the runs; idle shares and lags by measured ones."""
     from analysis.drawing import FAINT, SECOND, SERIES, new_figure, save, style
 
     with style():
-        figure = new_figure(11, 4.2)
-        left, middle, right = figure.subplots(1, 3)
-        for outcome in found:
-            colour = FAINT if outcome.case.change == FITTED else SERIES
-            runs = [run.step_s for run in outcome.measured]
-            own = outcome.predicted.step_s
-            left.plot([min(runs), max(runs)], [own, own], color=colour, linewidth=1)
-            left.plot([np.mean(runs)], [own], "o", color=colour, markersize=4)
-            error = own / float(np.mean(runs)) - 1
-            if abs(error) > STEP_MEDIAN:
-                left.annotate(outcome.case.name, (float(np.mean(runs)), own), fontsize=6)
+        figure = new_figure(11, 4.6)
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
+        rows = range(len(found), 0, -1)
+        for row, outcome in zip(rows, found, strict=True):
+            runs = [100 * (run.step_s / outcome.middle.step_s - 1) for run in outcome.measured]
+            left.plot([min(runs), max(runs)], [row, row], color=FAINT, linewidth=5, alpha=0.5)
+            error = 100 * (outcome.predicted.step_s / outcome.middle.step_s - 1)
+            left.plot([error], [row], "o", color=_colour(outcome), markersize=5)
             for of, shade in (("generation_idle", SERIES), ("training_idle", SECOND)):
-                measured = [100 * getattr(run, of) for run in outcome.measured]
-                predicted_share = 100 * getattr(outcome.predicted, of)
-                middle.plot([np.mean(measured)], [predicted_share], "o", color=shade, markersize=4)
-            lags = [run.lag for run in outcome.measured]
-            right.plot([np.mean(lags)], [outcome.predicted.lag], "o", color=colour, markersize=4)
+                shares = [100 * getattr(x, of) for x in (outcome.middle, outcome.predicted)]
+                middle.plot(*([share] for share in shares), "o", color=shade, markersize=4)
+            lags = [x.lag for x in (outcome.middle, outcome.predicted)]
+            right.plot(*([lag] for lag in lags), "o", color=_colour(outcome), markersize=4)
+        left.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
+        left.set_yticks(list(rows), [outcome.case.name for outcome in found])
+        left.set_title("step time (bars: the real runs; black: fitted to)")
+        left.set_xlabel("off the median of the real runs, %")
         for axes, title, unit in (
-            (left, "step time", "s"),
             (middle, "idle share (blue: generation)", "%"),
             (right, "mean lag", "versions"),
         ):
-            low, high = axes.get_xlim()
-            low, high = min(low, axes.get_ylim()[0]), max(high, axes.get_ylim()[1])
+            low = min(axes.get_xlim()[0], axes.get_ylim()[0])
+            high = max(axes.get_xlim()[1], axes.get_ylim()[1])
             axes.plot([low, high], [low, high], color=FAINT, linewidth=0.8, zorder=0)
             axes.set_title(title)
             axes.set_xlabel(f"measured, {unit}")
             axes.set_ylabel(f"predicted, {unit}")
-        line = np.array(left.get_xlim())
-        left.fill_between(line, line * 0.9, line * 1.1, color=FAINT, alpha=0.2, linewidth=0)
         figure.tight_layout()
         return save(figure, path)
+
+
+def _colour(outcome: Outcome) -> str:
+    from analysis.drawing import SERIES
+
+    return "black" if outcome.case.change == FITTED else SERIES

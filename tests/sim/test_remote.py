@@ -104,16 +104,24 @@ def test_messages_pass_one_after_the_other() -> None:
 def test_clocks_go_slower_while_more_is_wanted_than_there_is() -> None:
     env = Clock()
     shared = SharedHost(env, cores=2)
-    clock = shared.new_clock()
-    rang: list[tuple[int, int]] = []
-    shared.works("a", 2.0)
-    clock.timeout(1000).callbacks.append(lambda _: rang.append((env.now, clock.now)))
-    env.timeout(500).callbacks.append(lambda _: shared.works("b", 2.0))
-    env.timeout(700).callbacks.append(lambda _: shared.works("b", 0.0))
+    server, trainer = shared.new_clock(), shared.trainer_clock
+    rang: dict[str, tuple[int, int]] = {}
+    shared.serves("server", 2.0)
+
+    def begin(_: object) -> None:
+        shared.trains(1.0)
+        trainer.timeout(200).callbacks.append(end)
+
+    def end(_: object) -> None:
+        shared.trains(0.0)
+        rang["trainer"] = (env.now, trainer.now)
+
+    server.timeout(1000).callbacks.append(lambda _: rang.update(server=(env.now, server.now)))
+    env.timeout(500).callbacks.append(begin)
     env.run()
-    # Half speed for 200 ns: 100 ns are lost.
-    assert rang == [(1100, 1000)]
-    assert shared.speed == 1.0
+    # The trainer runs at 2 / 3 of its speed for its 200 ns, the server meanwhile at 1 / 2.
+    assert rang["trainer"] == (800, 700)
+    assert rang["server"] == (1150, 1000)
 
 
 def test_a_lost_server_leaves_nothing_behind_on_the_way() -> None:
