@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.calibration.client import ClientTimes, client_times
-from analysis.calibration.engine import EngineFit, Part, busy_between, fit_engine
+from analysis.calibration.engine import EngineFit, Part, busy_between, fit_engine, slowness
 from analysis.calibration.host import Demand, demand_of
 from analysis.calibration.least_squares import Fit, fit
 from analysis.calibration.rewards import RewardTimes, reward_times, workload
@@ -178,7 +178,7 @@ def _load(parts: Sequence[Part], slowdown: float) -> Fit | None:
         length = (end - start)[loads]
         shared = busy_between(part.recorder, start[loads], end[loads]) / np.maximum(length, 1)
         seconds.append(length * NS)
-        slow.append(1 + slowdown * shared)
+        slow.append(slowness(shared, slowdown))
     joined = np.concatenate(seconds)
     if not len(joined):
         return None

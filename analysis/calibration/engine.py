@@ -3,11 +3,11 @@
 The times of single steps are noisy: each is known by when its message came in. Their sums are not,
 so steps in a row are added up to windows, and the windows are fitted:
 
-    time = (1 + slowdown * s) * (decode steps * base + rollouts * per rollout + context * per token
+    time = slowness * (decode steps * base + rollouts * per rollout + context * per token
            + prefill steps * base + rollouts prefilled * per rollout + new tokens * per token)
 
-with s the share of the window in which the trainer worked, too. On one machine they share
-processors; where they do not, the slowdown comes out as nothing.
+The slowness is 1, but 1 + slowdown while the trainer works, too: on one machine they share
+processors. Where they do not, the slowdown comes out as nothing.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def fit_engine(parts: Sequence[Part]) -> EngineFit:
     scale = np.sqrt(windows.seconds * windows.seconds.mean())
 
     def at(slowdown: float) -> Fit:
-        factor = 1 + slowdown * windows.contended
+        factor = slowness(windows.contended, slowdown)
         return fit("engine", NAMES, windows.design * factor[:, None], windows.seconds, scale)
 
     def loss(slowdown: float) -> float:
         found = at(slowdown)
         values = np.array([c.value for c in found.coefficients])
-        predicted = (1 + slowdown * windows.contended) * (windows.design @ values)
+        predicted = slowness(windows.contended, slowdown) * (windows.design @ values)
         return float((np.abs(windows.seconds - predicted) / scale).sum())
 
     slowdown = 0.0
@@ -107,6 +107,15 @@ def fit_engine(parts: Sequence[Part]) -> EngineFit:
         best = minimize_scalar(loss, bounds=(0, MOST_SLOWDOWN), method="bounded")
         slowdown = float(best.x) if best.fun < loss(0.0) else 0.0
     return EngineFit(at(slowdown), slowdown)
+
+
+def slowness(share: Floats, slowdown: float) -> Floats:
+    """How many times as long something takes that is slowed down for a share of its own time.
+
+    In a share s of the time it does 1 / (1 + slowdown) of the work, in the rest all of it.
+    """
+    factor: Floats = 1 / (1 - share * slowdown / (1 + slowdown))
+    return factor
 
 
 def windows_of(recorder: RunRecorder, since_ns: int, until_ns: int) -> Windows:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.calibration.engine import Part
+from analysis.calibration.engine import Part, slowness
 from analysis.calibration.host import Demand
 from analysis.calibration.least_squares import Fit, Floats, fit
 from analysis.recorder import SERVER_ACTIVITIES, TRAINER_ACTIVITIES, RunRecorder
@@ -106,7 +106,7 @@ def _phases(
     slow = np.ones(len(spans["start_ns"]))
     if demand is not None:
         slowdown = demand.trainer_slowdown(part.recorder.facts.servers)
-        slow += slowdown * _served(part.recorder, spans)
+        slow = slowness(_served(part.recorder, spans), slowdown)
     work = _work(part.recorder, layout)
     seconds = (spans["end_ns"] - spans["start_ns"]) * NS
     names = [TRAINER_ACTIVITIES[x] for x in spans["activity"]]
