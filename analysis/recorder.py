@@ -22,7 +22,7 @@ from analysis.errors import AnalysisError
 from analysis.facts import RunFacts
 from areal_sched.commands import Command, LoadWeights
 from areal_sched.errors import ConfigError, JournalError, ProtocolError
-from areal_sched.events import Event, RolloutsInterrupted, WeightsLoaded
+from areal_sched.events import Event, RolloutsInterrupted, ServerLost, WeightsLoaded
 from areal_sched.fold_commands import COMMAND_FOLDS
 from areal_sched.fold_events import EVENT_FOLDS
 from areal_sched.journal import JournalReader, Measured
@@ -178,6 +178,8 @@ class RunRecorder:
             self.interrupted(now_ns, event, self._asked_ns.pop(event.server_id, -1))
         elif isinstance(event, WeightsLoaded):
             self._asked_ns.pop(event.server_id, None)  # there was nothing to interrupt
+        elif isinstance(event, ServerLost):
+            self._asked_ns.pop(event.server_id, None)
         for command in commands:
             if isinstance(command, LoadWeights):
                 self._asked_ns[command.server_id] = now_ns

@@ -334,6 +334,7 @@ def server_options(config: RealConfig, server_id: int) -> ServerOptions:
         api_token=token,
         seed=config.real.seed + server_id,
         stream_interval_tokens=server.stream_interval_tokens,
+        record_steps=server.record_engine,
         start_timeout_s=server.start_timeout_s,
         request_timeout_s=server.request_timeout_s,
         extra_args=tuple(extra),

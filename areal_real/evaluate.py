@@ -73,15 +73,21 @@ async def _right(
     problems: Sequence[Problem],
 ) -> list[bool]:
     """Of each problem, whether it is answered right with these weights."""
-    await asyncio.gather(*(server.use(version) for server in servers))
+    # Wait for all, here and below: what is tried again must not meet the first try.
+    used = await asyncio.gather(
+        *(server.use(version) for server in servers), return_exceptions=True
+    )
+    for error in used:
+        if error is not None:
+            raise error
     judged = await asyncio.gather(
         *(
             _judge(config, task, servers[number % len(servers)], scorer, problem)
             for number, problem in enumerate(problems)
         ),
-        return_exceptions=True,  # wait for all: what is tried again must not meet the first try
+        return_exceptions=True,
     )
-    right = []
+    right: list[bool] = []
     for outcome in judged:
         if isinstance(outcome, BaseException):
             raise outcome

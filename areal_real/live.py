@@ -184,11 +184,17 @@ class Live:
             for server in self._servers:
                 server.end(end_ns)
             self._tiler.close(end_ns)
-            # A server that is being sent the last weights would be lost with its sender.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_LOADS_S):
-                    await asyncio.gather(*(server.loads_done() for server in self._servers))
-            await self._learner.world.stop()
+            try:
+                if self._done.is_set():
+                    await self._last_loads()
+            finally:
+                await self._learner.world.stop()
+
+    async def _last_loads(self) -> None:
+        """A server that is being sent the last weights would be lost with their sender."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOADS_S):
+                await asyncio.gather(*(server.loads_done() for server in self._servers))
 
     async def _stop_early(self) -> None:
         """End between two steps, with a checkpoint."""

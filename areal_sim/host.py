@@ -3,7 +3,8 @@
 On a cluster with GPUs servers and trainer do not disturb each other and this is not used. A run on
 a CPU is another matter. The model, with C processors of which servers want D together and the
 trainer, while it works, T: the trainer runs at C / (D + T) of its speed, and servers at (C - T) / D
-of theirs, or at C / D while the trainer is idle. Where that is more than 1 it is 1. Servers lose
+of theirs (a tenth of C is left to them in any case), or at C / D while the trainer is idle. Where
+that is more than 1 it is 1. Servers lose
 more than processor sharing would take from them: the trainer has slept between steps, and the
 kernel favours whoever has.
 
@@ -30,7 +31,8 @@ from areal_sim.costs.protocol import CostProvider
 from areal_sim.trainer import Host, Trainer
 
 LEAST_LEFT = 0.1
-"""This share of the processors the servers get in any case: no process is starved."""
+"""This share of the processors the servers get in any case: no process is starved. A calibration
+(`analysis.calibration.host`) takes the same."""
 
 
 class SharedHost:

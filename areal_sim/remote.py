@@ -103,8 +103,10 @@ class RemoteServer(Server):
         self._held: deque[Request] = deque()  # by the client
         self._sent: dict[int, Request] = {}  # on their way to the engine
         self._out = 0  # places taken: sent, with the engine, or answered on the way back
+        self._coming = 0  # answers on the way back
         self._updating = False
         self._cut: list[Request] = []  # held back or on their way when an interruption came
+        self._then: Callable[[], None] | None = None  # a drain that waits for what is on its way
 
     # ---- commands ------------------------------------------------------------------------------
 
@@ -117,6 +119,10 @@ class RemoteServer(Server):
     def load(self, version: WeightVersion, mode: UpdateMode) -> None:
         """Load published weights; nothing is sent until that is done."""
         self._updating = True
+        if mode == "drain" and self._sent:
+            # What is on its way is part of what is drained.
+            self._then = partial(Server.load, self, version, mode)
+            return
         if mode == "interrupt":
             self._cut = [*self._sent.values(), *self._held]
             self._out -= len(self._sent)
@@ -144,6 +150,7 @@ class RemoteServer(Server):
             self._held = deque(r for r in self._held if r.rollout_id not in rollout_ids)
             super()._report(mine, reason)
         super().remove(rollout_ids, reason)
+        self._drain_if_all_arrived()
         self._send()
 
     def lose(self) -> list[Request]:
@@ -152,7 +159,8 @@ class RemoteServer(Server):
         self._sent.clear()
         self._held.clear()
         self._cut = []
-        self._out = 0
+        self._then = None
+        self._out = self._coming = 0
         self._updating = False
         return lost
 
@@ -171,15 +179,23 @@ class RemoteServer(Server):
         if life == self._life and self._sent.get(request.rollout_id) is request:
             del self._sent[request.rollout_id]
             super().submit_all((request,))
+            self._drain_if_all_arrived()
             self._host.end_instant()
+
+    def _drain_if_all_arrived(self) -> None:
+        if not self._sent and self._then is not None:
+            then, self._then = self._then, None
+            then()
 
     def answered(self, request: Request) -> None:
         """The engine has finished a rollout: the executor hears of it a little later."""
         life = self._life
+        self._coming += 1
 
         def comes_in() -> None:
             if life == self._life:
                 self._out -= 1
+                self._coming -= 1
                 self._executor.finished(request, self)
                 self._send()
                 self._host.end_instant()
@@ -222,6 +238,12 @@ class RemoteServer(Server):
         for _ in taken[1:]:
             self._answers.then(lambda: None)
         self._answers.then(comes_in)
+
+    def _begin_load(self) -> None:
+        """A drained server waits for its last answers to come in."""
+        if self._loading is not None and self._loading[1] == "drain" and self._coming:
+            return  # the next answer comes by here again
+        super()._begin_load()
 
     def _end_load(self, life: int) -> None:
         if life == self._life and self._loading is not None:

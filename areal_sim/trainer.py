@@ -171,6 +171,7 @@ class Trainer:
             yield from self._spend("save", self._save_s(version), version)
             yield from self._spend("switch", self._costs.switch_s("generate"), version)
             self._be("idle")
+            yield from self._spend("idle", self._trained_s, version)
             host.give_back_servers()
             host.emit(TrainStepFinished(weight_version=version))
         else:

@@ -1,8 +1,7 @@
 """Predicted against measured, from the journals that are kept: ``make validate``.
 
-Costs are fitted to the first runs of two cases. Every other case differs from those in one thing,
-and is simulated without anything of its own but its configuration (and, where that is what differs,
-the lengths of its answers).
+Costs are fitted to a run of each of three cases. Every other case is simulated without anything of
+its own but its configuration (and, where that is what differs, the lengths of its answers).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from analysis.calibration.engine import Part
 from analysis.calibration.rewards import workload
 from analysis.recorder import read_run
 from areal_sched.journal import JournalReader
+from areal_sim.commands.resimulation import config_of, costs_of
 from areal_sim.config import load_config
-from areal_sim.resimulate import config_of, costs_of
 from areal_sim.rundir import simulate
 from traces.schema import write_workload
 from validation.cases import FITTED, Case
@@ -61,6 +61,8 @@ def lengths_of(journals: Sequence[Path]) -> pd.DataFrame:
 
 def middle_run(case: Case) -> Path:
     """The run of a case whose step time is the median."""
+    if not case.journals:
+        raise FileNotFoundError(f"{case.journal(1)}: no such journal; python -m validation.record")
     runs = sorted(case.journals, key=lambda path: figures(read_run(path)).step_s)
     return runs[(len(runs) - 1) // 2]
 
@@ -69,7 +71,7 @@ def predict(
     case: Case, calibration: Calibration, seeds: Sequence[int] = SEEDS
 ) -> tuple[Figures, ...]:
     """Simulate a case as often as there are seeds."""
-    journal = case.journal(1)
+    journal = case.journals[0]
     header = JournalReader(journal).header
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

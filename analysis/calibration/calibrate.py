@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.calibration.client import ClientTimes, client_times
+from analysis.calibration.client import ClientTimes, Samples, collect
 from analysis.calibration.engine import EngineFit, Part, busy_between, fit_engine, slowness
 from analysis.calibration.host import Demand, demand_of
 from analysis.calibration.least_squares import Fit, fit
@@ -27,6 +27,23 @@ if TYPE_CHECKING:
 NS = 1e-9
 LAYOUT = "layout"
 """Key of the header of a real run's journal; see `areal_real.run.layout_of`."""
+
+
+LAYOUT_KEYS = (
+    *("device", "host_cores", "group_size", "prompts_per_step"),
+    *("max_prompt_tokens", "max_response_tokens", "data_parallel", "pipeline_parallel"),
+    *("tensor_parallel", "trainer_threads", "minibatches", "micro_batch_tokens"),
+    *("recompute_proximal", "reward_workers", "checkpoint_every_steps"),
+)
+SET_UP = {
+    LAYOUT: (
+        *("device", "host_cores", "tensor_parallel", "pipeline_parallel"),
+        *("data_parallel", "trainer_threads"),
+    ),
+    "run": ("gpus_per_server", "servers"),
+}
+"""What journals that are fitted to together must have in common. That the model is the same is for
+the caller to know: a journal does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +65,7 @@ class Calibration:
         demand: how a machine is shared, if it is.
         lengths: of the trained rollouts, a workload table.
         room: of a server of the first run.
+        notes: journals that break off, and how far they could be read.
     """
 
     header: Mapping[str, Any]
@@ -60,6 +78,7 @@ class Calibration:
     rewards: RewardTimes | None
     lengths: pd.DataFrame
     room: Room
+    notes: tuple[str, ...] = ()
 
     @property
     def layout(self) -> Mapping[str, Any]:
@@ -89,8 +108,8 @@ def calibrate(
     """Fit costs and workload to journals of real runs of one set-up.
 
     Args:
-        paths: the journals. Several help where one does not vary enough; their models, servers
-            and trainers must be the same.
+        paths: the journals. Several help where one does not vary enough; the model must be the
+            same, and what `SET_UP` names.
         first_step: the first training step to use; by default what `transient_steps` leaves out
             is left out.
         last_step: the last one to use; by default the last one there is.
@@ -108,6 +127,9 @@ def calibrate(
                 f"{path}: the header has no {LAYOUT!r}: costs are fitted to journals of areal-real"
                 " (and to such as were written by this version or a later one)"
             )
+        for key in LAYOUT_KEYS:
+            if key not in header[LAYOUT]:
+                raise AnalysisError(f"{path}: the header's {LAYOUT!r} has no {key!r}")
         headers.append(header)
         recorder = read_run(path)
         batches = recorder.trained_batches()
@@ -126,12 +148,18 @@ def calibrate(
         steps += end - first
     only = [part for part, _ in parts]
     for header in headers[1:]:
-        for key in ("device", "tensor_parallel", "pipeline_parallel", "host_cores"):
-            if header[LAYOUT].get(key) != headers[0][LAYOUT].get(key):
-                raise AnalysisError(f"the journals differ in layout.{key}: not one set-up")
+        for table, keys in SET_UP.items():
+            for key in keys:
+                a, b = headers[0][table].get(key), header[table].get(key)
+                if a != b:
+                    raise AnalysisError(
+                        f"{table}.{key} is {a!r} in the first journal and {b!r} in another: costs"
+                        " belong to one set-up"
+                    )
     try:
-        engine = fit_engine(only)
-        demand = demand_of(headers[0][LAYOUT], engine.slowdown)
+        engine = fit_engine(only, shared=headers[0][LAYOUT]["host_cores"] is not None)
+        servers = int(headers[0]["run"]["servers"])
+        demand = demand_of(headers[0][LAYOUT], servers, engine.slowdown)
         trainer = fit_trainer(parts, demand)
         lengths = workload(only)
     except ValueError as exc:
@@ -144,7 +172,17 @@ def calibrate(
         trainer=trainer,
         load=_load(only, engine.slowdown),
         client=_client(paths, only),
-        rewards=reward_times(JournalReader(paths[0]), headers[0][LAYOUT]["reward_workers"]),
+        rewards=reward_times(
+            JournalReader(paths[0]),
+            headers[0][LAYOUT]["reward_workers"],
+            only[0].since_ns,
+            only[0].until_ns,
+        ),
+        notes=tuple(
+            f"{path}: {part.recorder.note}"
+            for path, part in zip(paths, only, strict=True)
+            if part.recorder.note
+        ),
         lengths=lengths,
         room=room_of(paths[0]),
     )
@@ -187,20 +225,8 @@ def _load(parts: Sequence[Part], slowdown: float) -> Fit | None:
 
 
 def _client(paths: Sequence[Path], parts: Sequence[Part]) -> ClientTimes:
-    """Of the first journal that has them, time by time."""
-    found = [
-        client_times(JournalReader(path), part.since_ns, part.until_ns)
-        for path, part in zip(paths, parts, strict=True)
-    ]
-
-    def first(name: str) -> float | None:
-        values = [getattr(times, name) for times in found]
-        return next((x for x in values if x is not None), None)
-
-    names = ("dispatch_s", "dispatch_per_rollout_s", "report_s", "report_per_rollout_s")
-    more = ("stop_s", "train_s", "trained_s")
-    counts = np.sum([times.samples for times in found], axis=0).tolist()
-    return ClientTimes(
-        **{name: first(name) for name in (*names, *more)},
-        samples=(counts[0], counts[1], counts[2], counts[3]),
-    )
+    """Medians over what all journals tell."""
+    samples = Samples()
+    for path, part in zip(paths, parts, strict=True):
+        collect(samples, JournalReader(path), part.since_ns, part.until_ns)
+    return samples.times()

@@ -8,7 +8,7 @@ server has a place (`areal_real.serving.flow`) is worked out from commands and e
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,23 +74,51 @@ class _Training:
 @dataclass(slots=True)
 class _Server:
     places: int
-    held: int = 0
-    out: int = 0
+    held: deque[int] = field(default_factory=deque)
+    out: set[int] = field(default_factory=set)
     shut: bool = False
     epochs: list[_Epoch] = field(default_factory=lambda: [_Epoch()])
     steps: list[EngineSteps] = field(default_factory=list)
 
 
-def client_times(items: Iterable[Entry | Measured], since_ns: int, until_ns: int) -> ClientTimes:
-    """Take the times from a journal.
+@dataclass(slots=True)
+class Samples:
+    """Times of single requests, answers, interruptions and training steps, in seconds, by name."""
+
+    found: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def times(self) -> ClientTimes:
+        """Their medians."""
+
+        def median(name: str) -> float | None:
+            return float(np.median(self.found[name])) if self.found[name] else None
+
+        counts = [len(self.found[name]) for name in ("dispatch", "report", "stop", "train")]
+        return ClientTimes(
+            dispatch_s=median("dispatch"),
+            dispatch_per_rollout_s=median("dispatch_each"),
+            report_s=median("report"),
+            report_per_rollout_s=median("report_each"),
+            stop_s=median("stop"),
+            train_s=median("train"),
+            trained_s=median("trained"),
+            samples=(counts[0], counts[1], counts[2], counts[3]),
+        )
+
+
+def collect(
+    samples: Samples, items: Iterable[Entry | Measured], since_ns: int, until_ns: int
+) -> None:
+    """Take times from a journal.
 
     Args:
-        items: all of it.
+        samples: they are added here.
+        items: all of the journal.
         since_ns: updates before it are passed over.
         until_ns: and those after it.
     """
     servers, trainings = _read(items)
-    found: dict[str, list[float]] = defaultdict(list)
+    found = samples.found
     for training in trainings.values():
         if training.told_ns >= since_ns and since_ns < training.known_ns <= until_ns:
             found["train"].append((training.begun_ns - training.told_ns) * NS)
@@ -100,25 +128,6 @@ def client_times(items: Iterable[Entry | Measured], since_ns: int, until_ns: int
         for epoch in server.epochs:
             if epoch.begin_ns >= since_ns and (epoch.loaded_ns or until_ns) <= until_ns:
                 _measure(server, epoch, found)
-
-    def median(name: str) -> float | None:
-        return float(np.median(found[name])) if found[name] else None
-
-    return ClientTimes(
-        dispatch_s=median("dispatch"),
-        dispatch_per_rollout_s=median("dispatch_each"),
-        report_s=median("report"),
-        report_per_rollout_s=median("report_each"),
-        stop_s=median("stop"),
-        train_s=median("train"),
-        trained_s=median("trained"),
-        samples=(
-            len(found["dispatch"]),
-            len(found["report"]),
-            len(found["stop"]),
-            len(found["train"]),
-        ),
-    )
 
 
 def _read(
@@ -151,17 +160,27 @@ def _read(
 
 def _event(servers: dict[int, _Server], place: dict[int, int], now_ns: int, event: Any) -> None:
     if isinstance(event, e.ServerJoined):
-        servers[event.server_id] = _Server(event.max_running_rollouts)
-    elif isinstance(event, e.RolloutFinished):
-        server = servers[place[event.rollout_id]]
-        server.out -= 1
-        server.epochs[-1].answered.append(now_ns)
-    elif isinstance(event, e.RolloutFailed) and event.rollout_id in place:
-        servers[place[event.rollout_id]].out -= 1
+        if event.server_id not in servers:
+            servers[event.server_id] = _Server(event.max_running_rollouts)
+        servers[event.server_id].epochs.append(_Epoch(begin_ns=now_ns))
+    elif isinstance(event, e.ServerLost) and event.server_id in servers:
+        server = servers[event.server_id]
+        server.out.clear()
+        server.held.clear()
+        server.shut = False
+    elif isinstance(event, e.RolloutFinished | e.RolloutFailed):
+        server_id = place.pop(event.rollout_id, None)
+        if server_id is not None:
+            _gone(servers[server_id], event.rollout_id)
+            if isinstance(event, e.RolloutFinished):
+                servers[server_id].epochs[-1].answered.append(now_ns)
     elif isinstance(event, e.RolloutsInterrupted):
         server = servers[event.server_id]
-        server.epochs[-1].stopped = now_ns, server.out
-        server.out = server.held = 0
+        running = len(server.out)
+        for rollout_id, _ in event.progress:
+            _gone(server, rollout_id)
+        if server.shut:
+            server.epochs[-1].stopped = now_ns, running
     elif isinstance(event, e.WeightsLoaded):
         server = servers[event.server_id]
         server.epochs[-1].loaded_ns = now_ns
@@ -169,9 +188,17 @@ def _event(servers: dict[int, _Server], place: dict[int, int], now_ns: int, even
         server.shut = False
 
 
+def _gone(server: _Server, rollout_id: int) -> None:
+    """A rollout has left its server, or the queue before it."""
+    if rollout_id in server.out:
+        server.out.remove(rollout_id)
+    elif rollout_id in server.held:
+        server.held.remove(rollout_id)
+
+
 def _command(servers: dict[int, _Server], place: dict[int, int], now_ns: int, command: Any) -> None:
     if isinstance(command, c.StartRollouts | c.ResumeRollouts):
-        servers[command.server_id].held += len(command.rollout_ids)
+        servers[command.server_id].held.extend(command.rollout_ids)
         place.update(dict.fromkeys(command.rollout_ids, command.server_id))
     elif isinstance(command, c.LoadWeights):
         server = servers[command.server_id]
@@ -182,11 +209,10 @@ def _command(servers: dict[int, _Server], place: dict[int, int], now_ns: int, co
 def _send(server: _Server, now_ns: int) -> None:
     if server.shut:
         return
-    size = min(server.held, server.places - server.out)
+    size = min(len(server.held), server.places - len(server.out))
     if size > 0:
         server.epochs[-1].sent += [(now_ns, place, size) for place in range(size)]
-        server.held -= size
-        server.out += size
+        server.out.update(server.held.popleft() for _ in range(size))
 
 
 def _measure(server: _Server, epoch: _Epoch, found: dict[str, list[float]]) -> None:

@@ -7,7 +7,7 @@ so steps in a row are added up to windows, and the windows are fitted:
            + prefill steps * base + rollouts prefilled * per rollout + new tokens * per token)
 
 The slowness is 1, but 1 + slowdown while the trainer works, too: on one machine they share
-processors. Where they do not, the slowdown comes out as nothing.
+processors. Where they do not, there is no slowdown.
 """
 
 from __future__ import annotations
@@ -74,8 +74,12 @@ class EngineFit:
     slowdown: float
 
 
-def fit_engine(parts: Sequence[Part]) -> EngineFit:
+def fit_engine(parts: Sequence[Part], *, shared: bool = True) -> EngineFit:
     """Fit the steps that lie in parts of runs.
+
+    Args:
+        parts: of runs.
+        shared: whether servers and trainer share processors; if not, there is no slowdown.
 
     Raises:
         ValueError: no steps were recorded there.
@@ -103,7 +107,7 @@ def fit_engine(parts: Sequence[Part]) -> EngineFit:
         return float((np.abs(windows.seconds - predicted) / scale).sum())
 
     slowdown = 0.0
-    if 0.02 < windows.contended.mean() < 0.98:
+    if shared and 0.02 < windows.contended.mean() < 0.98:
         best = minimize_scalar(loss, bounds=(0, MOST_SLOWDOWN), method="bounded")
         slowdown = float(best.x) if best.fun < loss(0.0) else 0.0
     return EngineFit(at(slowdown), slowdown)

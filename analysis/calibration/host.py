@@ -1,7 +1,8 @@
 """How servers and trainer share the processors of one machine.
 
-The trainer wants a processor for each of its threads. What a server wants follows from how much
-slower its engine is while the trainer works: what the trainer leaves is 1 / (1 + slowdown) of it.
+The trainer wants a processor for each of its threads. What servers want follows from how much
+slower their engines are while the trainer works: what the trainer leaves is 1 / (1 + slowdown) of
+it, and it is no more than there is.
 The trainer itself runs at the speed of processor sharing: processors there are, over all that are
 wanted. (That servers lose more than it does is what is seen, and what a scheduler does that favours
 a process which has slept.)
@@ -31,11 +32,12 @@ class Demand:
         return max(0.0, wanted / self.cores - 1)
 
 
-def demand_of(layout: Mapping[str, Any], slowdown: float) -> Demand | None:
+def demand_of(layout: Mapping[str, Any], servers: int, slowdown: float) -> Demand | None:
     """What is wanted; None where servers and trainer do not share processors.
 
     Args:
         layout: of the journal's header.
+        servers: that worked at a time.
         slowdown: of a server by the trainer.
     """
     cores = layout["host_cores"]
@@ -43,4 +45,5 @@ def demand_of(layout: Mapping[str, Any], slowdown: float) -> Demand | None:
         return None
     ranks = layout["data_parallel"] * layout["pipeline_parallel"] * layout["tensor_parallel"]
     trainer = min(float(ranks * layout["trainer_threads"]), (1 - LEAST_LEFT) * cores)
-    return Demand(float(cores), (cores - trainer) * (1 + slowdown), trainer)
+    wanted = min((cores - trainer) * (1 + slowdown), float(cores))
+    return Demand(float(cores), wanted / servers, trainer)

@@ -31,12 +31,16 @@ class RewardTimes:
     samples: int
 
 
-def reward_times(items: Iterable[Entry | Measured], workers: int) -> RewardTimes | None:
+def reward_times(
+    items: Iterable[Entry | Measured], workers: int, since_ns: int = 0, until_ns: int = 1 << 62
+) -> RewardTimes | None:
     """Service times from a journal: first come, first served, by so many workers.
 
     Args:
         items: the journal.
         workers: of the run.
+        since_ns: rewards before it are not counted.
+        until_ns: nor those after it.
 
     Returns:
         None if there are no rewards.
@@ -52,7 +56,8 @@ def reward_times(items: Iterable[Entry | Measured], workers: int) -> RewardTimes
         elif isinstance(item.event, e.RewardComputed):
             came_ns = finished.pop(item.event.rollout_id, None)
             if came_ns is not None:
-                seconds.append((item.now_ns - max(came_ns, free[0])) * NS)
+                if since_ns <= item.now_ns <= until_ns:
+                    seconds.append((item.now_ns - max(came_ns, free[0])) * NS)
                 heapreplace(free, item.now_ns)
     if not seconds:
         return None
@@ -75,10 +80,11 @@ def workload(parts: Iterable[Part]) -> pd.DataFrame:
     first = 0
     for part in parts:
         rows = part.recorder.trajectories
+        settled_ns = part.recorder.settlement("settled_ns")
         kept = (
             (part.recorder.settlement("phase") == Phase.TRAINED)
-            & (np.asarray(rows["finish_ns"]) >= part.since_ns)
-            & (np.asarray(rows["finish_ns"]) <= part.until_ns)
+            & (settled_ns > part.since_ns)
+            & (settled_ns <= part.until_ns)
         )
         table = pd.DataFrame(
             {

@@ -7,7 +7,16 @@ import ipaddress
 import re
 from typing import ClassVar, Literal
 
-from areal_sched.config.options import Section, choice, number, string, strings, toml_value, whole
+from areal_sched.config.options import (
+    Section,
+    choice,
+    flag,
+    number,
+    string,
+    strings,
+    toml_value,
+    whole,
+)
 from areal_sched.errors import ConfigError
 
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
@@ -27,6 +36,7 @@ OWN_FLAGS = {
     "--max-total-tokens": "real.server.kv_cache_tokens",
     "--mem-fraction-static": "real.server.static_memory_fraction",
     "--stream-interval": "real.server.stream_interval_tokens",
+    "--enable-forward-pass-metrics": "real.server.record_engine",
     "--api-key": "real.server.token_variable, since a secret does not belong in a file",
 }
 """Flags of the inference server that `extra_args` may not hold, and the key that sets them."""
@@ -65,6 +75,9 @@ class ServerConfig(Section):
     )
     temperature: float = number("of sampling", 1.0, above=0, most=2)
     threads: int = whole("CPU threads of one process of a server", 1)
+    record_engine: bool = flag(
+        "the journal tells what the engines did in each step, which a calibration needs", True
+    )
     start_timeout_s: float = number("until it answers", 300.0, unit="s", above=0)
     request_timeout_s: float = number(
         "of requests other than generation, loading weights among them", 300.0, unit="s", above=0
@@ -98,9 +111,9 @@ class ServerConfig(Section):
                 ' or use host = "127.0.0.1"'
             )
         for argument in self.extra_args:
-            flag = argument.partition("=")[0]
-            if flag in OWN_FLAGS:
-                raise ConfigError(f"real.server.extra_args: {flag} is set by {OWN_FLAGS[flag]}")
+            name = argument.partition("=")[0]
+            if name in OWN_FLAGS:
+                raise ConfigError(f"real.server.extra_args: {name} is set by {OWN_FLAGS[name]}")
 
     @property
     def is_loopback(self) -> bool:

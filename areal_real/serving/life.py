@@ -147,6 +147,7 @@ class ServerLife(ABC):
     def _end(self, reason: str | None) -> tuple[ServerProcess | None, ServerClient | None]:
         process, client = self._process, self._client
         self._process = self._client = None
+        self._hear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -187,6 +188,10 @@ class ServerLife(ABC):
     @abstractmethod
     def _ended(self, reason: str | None) -> None:
         """A life is over; by our will, if there is no reason."""
+
+    @abstractmethod
+    def _hear(self) -> None:
+        """Write down what the engine has told of its steps."""
 
     @property
     @abstractmethod

@@ -89,6 +89,7 @@ class StepLog:
         self._resumptions: deque[int] = deque()  # when generation began again, not yet used
         self._since_ns = 0  # the next step began then, or later
         self._number = -1
+        self._known = True  # no message has been lost since the last step
         self._joined: list[int] | None = None  # the fields of EngineSteps from start_ns on
         self._activity: EngineActivity = "decode"
 
@@ -117,11 +118,11 @@ class StepLog:
             message: dict[str, Any] | list[_Step] = msgspec.msgpack.decode(payload)
             steps = message if isinstance(message, list) else _step(end_ns, message)
             numbered = int.from_bytes(number, "big")
-            known = numbered == self._number + 1
+            self._known &= numbered == self._number + 1
             self._number = numbered
             for step in steps:
-                self._take(step, known)
-                known = True
+                self._take(step, self._known)
+                self._known = True
 
     def _take(self, step: _Step, whole: bool) -> None:
         """Take one step; it is not whole if a message before it was lost."""

@@ -46,19 +46,34 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry it out."""
     import json
+    import os
+    import sys
 
     from analysis.calibration.calibrate import calibrate
     from analysis.rundir import JOURNAL
-    from areal_sim.resimulate import costs_of
+    from areal_sim.commands.resimulation import LENGTHS, config_of, costs_of
 
+    _check_paths(args)
     paths = [path / JOURNAL if path.is_dir() else path for path in args.journals]
     first, last = _steps(args.steps)
     calibration = calibrate(paths, first_step=first, last_step=last)
-    costs_of(calibration).save(args.out)
+    for note in calibration.notes:
+        print(f"areal-sim: note: {note}", file=sys.stderr)
+    texts = {args.out: costs_of(calibration).to_toml()}
+    lengths = None
     if args.config is not None:
-        _write_config(args, calibration)
+        lengths = args.config.with_name(f"{args.config.stem}-{LENGTHS}")
+        texts[args.config] = config_of(
+            calibration.header,
+            calibration.room,
+            calibration,
+            costs=os.path.relpath(args.out, args.config.parent),
+            lengths=lengths.name,
+            steps=calibration.header["run"]["steps"],
+        )
+    _write(texts, lengths, calibration)
     if args.json:
-        print(json.dumps(to_json(calibration), indent=2))
+        print(json.dumps(to_json(calibration), indent=2, allow_nan=False))
         return 0
     from rich.console import Console
 
@@ -88,24 +103,37 @@ def _steps(text: str | None) -> tuple[int | None, int | None]:
     return steps
 
 
-def _write_config(args: argparse.Namespace, calibration: Calibration) -> None:
-    import os
+def _check_paths(args: argparse.Namespace) -> None:
+    """Refuse what could not be written, before anything is read."""
+    from areal_sched.errors import ConfigError
 
-    from areal_sim.resimulate import LENGTHS, config_of
+    for name in ("out", "config"):
+        path = getattr(args, name)
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir():
+            what = "is a folder" if path.is_dir() else "its folder does not exist"
+            raise ConfigError(f"--{name} {path}: {what}")
+    if args.config is not None and args.config.resolve() == args.out.resolve():
+        raise ConfigError(f"--config {args.config}: is the file of --out, too")
+
+
+def _write(texts: dict[Path, str], lengths: Path | None, calibration: Calibration) -> None:
+    """Write the files, all of them or none."""
     from traces.schema import write_workload
 
-    folder = args.config.parent
-    lengths = folder / f"{args.config.stem}-{LENGTHS}"
-    write_workload(calibration.lengths, lengths)
-    text = config_of(
-        calibration.header,
-        calibration.room,
-        calibration,
-        costs=os.path.relpath(args.out, folder),
-        lengths=lengths.name,
-        steps=calibration.header["run"]["steps"],
-    )
-    args.config.write_text(text, encoding="utf-8")
+    paths = [*texts, *([lengths] if lengths is not None else [])]
+    parts = {path: path.with_name(f"part-of-{path.name}") for path in paths}
+    try:
+        for path, text in texts.items():
+            parts[path].write_text(text, encoding="utf-8")
+        if lengths is not None:
+            write_workload(calibration.lengths, parts[lengths])
+        for path, part in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:
@@ -115,11 +143,22 @@ def to_json(calibration: Calibration) -> dict[str, Any]:
     return {
         "steps": calibration.steps,
         "slowdown": calibration.engine.slowdown,
-        "fits": [dataclasses.asdict(found) for found in calibration.fits()],
+        "fits": [_finite(dataclasses.asdict(found)) for found in calibration.fits()],
         "client": dataclasses.asdict(calibration.client),
         "rewards": calibration.rewards and dataclasses.asdict(calibration.rewards),
         "responses": len(calibration.lengths),
     }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither infinity nor "not a number": None for both."""
+    import math
+
+    if isinstance(value, dict):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(calibration: Calibration) -> Table:

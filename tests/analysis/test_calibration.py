@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.calibration.calibrate import calibrate
-from analysis.calibration.client import client_times
+from analysis.calibration.client import Samples, collect
 from analysis.calibration.engine import NAMES, Part, fit_engine
 from analysis.calibration.least_squares import fit
 from analysis.calibration.rewards import reward_times, workload
@@ -272,7 +272,9 @@ def test_the_ways_between_scheduler_and_engine_are_timed() -> None:
         entry(35, stopped),
         entry(40, loaded),
     ]
-    times = client_times(items, 0, 100 * MS)
+    samples = Samples()
+    collect(samples, items, 0, 100 * MS)
+    times = samples.times()
     # Steps take 2 ms on average, of which a request waits half: 6 - 1 and 5 - 1.
     assert times.dispatch_s == pytest.approx(0.0045)
     assert times.report_s == pytest.approx(0.003)

@@ -22,6 +22,7 @@ TARGETS = [
     "check",
     "lint",
     "bench",
+    "validate",
     "docs",
     "format",
     "clean",
