@@ -65,6 +65,7 @@ class Calibration:
         demand: how a machine is shared, if it is.
         lengths: of the trained rollouts, a workload table.
         room: of a server of the first run.
+        names: of the journals.
         notes: journals that break off, and how far they could be read.
     """
 
@@ -78,6 +79,7 @@ class Calibration:
     rewards: RewardTimes | None
     lengths: pd.DataFrame
     room: Room
+    names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -124,8 +126,8 @@ def calibrate(
         header = JournalReader(path).header
         if not isinstance(header.get(LAYOUT), Mapping):
             raise AnalysisError(
-                f"{path}: the header has no {LAYOUT!r}: costs are fitted to journals of areal-real"
-                " (and to such as were written by this version or a later one)"
+                f"{path}: the header has no {LAYOUT!r}: this is the journal of a simulation, or of"
+                " an areal-real before that was recorded; costs are fitted to those of real runs"
             )
         for key in LAYOUT_KEYS:
             if key not in header[LAYOUT]:
@@ -178,6 +180,7 @@ def calibrate(
             only[0].since_ns,
             only[0].until_ns,
         ),
+        names=tuple(map(_name, paths)),
         notes=tuple(
             f"{path}: {part.recorder.note}"
             for path, part in zip(paths, only, strict=True)
@@ -186,6 +189,12 @@ def calibrate(
         lengths=lengths,
         room=room_of(paths[0]),
     )
+
+
+def _name(path: Path) -> str:
+    """What a journal is called: its file or, in a run directory, its folder."""
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    return path.absolute().parent.name if name == "journal" else name
 
 
 def _trainer_layout(layout: Mapping[str, Any]) -> TrainerLayout:

@@ -27,12 +27,19 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "journals", type=Path, nargs="+", metavar="RUN", help="journals, or run directories"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="COSTS.toml")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="COSTS.toml",
+        help="where the coefficients go; replaced if it exists",
+    )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="SIM.toml",
-        help="also write a configuration that simulates the (first) run, and its lengths beside it",
+        help="also write a configuration that simulates the (first) run, and its lengths beside "
+        "it; replaced if they exist",
     )
     parser.add_argument(
         "--steps",
@@ -165,17 +172,16 @@ def table(calibration: Calibration) -> Table:
     """The coefficients, for people."""
     from rich.table import Table
 
-    name, steps = calibration.header["run"]["name"], calibration.steps
-    shown = Table(title=f"fitted to {steps} training steps of {name}", title_justify="left")
-    for heading in ("phase", "samples", "median error", "coefficient", "value", "+-"):
-        shown.add_column(
-            heading, justify="left" if heading in ("phase", "coefficient") else "right"
-        )
+    title = f"fitted to {calibration.steps} training steps of {', '.join(calibration.names)}"
+    shown = Table(title=title, title_justify="left")
+    for heading in ("phase", "samples", "error", "coefficient", "microseconds", "+-"):
+        left = heading in ("phase", "coefficient")
+        shown.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for found in calibration.fits():
         head = (found.phase, f"{found.samples:,}", f"{found.median_error:.1%}")
         for coefficient in found.coefficients:
-            sure = f"{1e6 * coefficient.standard_error:,.1f}" if coefficient.determined else "?"
-            value = f"{1e6 * coefficient.value:,.1f} us"
+            sure = f"{1e6 * coefficient.standard_error:.3g}" if coefficient.determined else "?"
+            value = f"{1e6 * coefficient.value:.4g}"
             shown.add_row(*head, coefficient.name.removesuffix("_s"), value, sure)
             head = ("", "", "")
     return shown

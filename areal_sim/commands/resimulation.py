@@ -33,7 +33,7 @@ def costs_of(calibration: Calibration) -> FittedCosts:
         ),
         host_cost=_host(calibration.demand),
         source=(
-            f"{calibration.steps} training steps of {calibration.header['run']['name']}"
+            f"{calibration.steps} training steps of {', '.join(calibration.names)}"
             f" ({layout['device']})"
         ),
     )

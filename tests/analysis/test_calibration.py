@@ -288,5 +288,5 @@ def test_the_ways_between_scheduler_and_engine_are_timed() -> None:
 
 
 def test_a_simulated_journal_is_refused(simulated: Ran, tmp_path: Path) -> None:
-    with pytest.raises(AnalysisError, match=r"no 'layout'.*areal-real"):
+    with pytest.raises(AnalysisError, match=r"no 'layout'.*real runs"):
         calibrate([simulated.save(tmp_path)])
