@@ -219,6 +219,8 @@ class ServerLife(ABC):
                     break  # it speaks
                 except ServerGone as error:
                     if last and not self._taking_weights:
+                        # If its process has ended, `_watch` says so, and ends this.
+                        await asyncio.sleep(2 * WATCH_S)
                         self._lose(f"it does not answer: {error}")
                         return
                 else:
