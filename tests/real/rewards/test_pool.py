@@ -24,7 +24,8 @@ from areal_real.tasks.problem import Problem, RewardKind
 LONG_S = 60.0
 HANG = Problem(problem_id="hang", prompt="", kind="math", reference="1")
 HANGING = r"\boxed{9^{9^{9^{9^9}}}}"
-SLOW = r"\boxed{" + "(x+1)" * 1500 + "}"  # a few seconds
+SLOW = r"\boxed{" + "(x+1)" * 2200 + "}"  # several seconds
+PATIENCE_S = 120.0
 
 
 def problem(kind: RewardKind = "exact", reference: str = "1") -> Problem:
@@ -39,7 +40,9 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 async def until_busy(pool: RewardPool, *, apart_from: int = 0) -> int:
     """Wait until the pool's worker judges something hard; returns its process id."""
+    give_up_s = time.monotonic() + PATIENCE_S
     while True:
+        assert time.monotonic() < give_up_s, "no worker was ever seen to work hard"
         await asyncio.sleep(0.01)
         for pid in pool.pids:
             # Loading libraries takes well under a second of computing.
