@@ -196,8 +196,8 @@ class TrainerWorld:
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await self._ask("stop")
                     await process.wait()
-        if self._writer is not None:
-            self._writer.close()  # ends rank 0, also in the middle of a step
+        if self._connected.done():  # which `start` may not have come to see
+            self._connected.result()[1].close()  # ends rank 0, also in the middle of a step
         for number in (signal.SIGTERM, signal.SIGKILL):
             if process.returncode is not None:
                 break
@@ -223,13 +223,18 @@ class TrainerWorld:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Someone connects; only who knows the secret is listened to."""
-        with contextlib.suppress(OSError, TimeoutError, ValueError, AttributeError):
+        known = False
+        try:
             async with asyncio.timeout(TOKEN_TIMEOUT_S):
                 token = str(json.loads(await reader.readline()).get("token"))
-            if hmac.compare_digest(token, self._token) and not self._connected.done():
+            known = hmac.compare_digest(token, self._token)
+        except (OSError, TimeoutError, ValueError, AttributeError):
+            pass
+        finally:  # also where the run ends meanwhile
+            if known and not self._stopping and not self._connected.done():
                 self._connected.set_result((reader, writer))
-                return
-        writer.close()
+            else:
+                writer.close()
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
         """Take answers until the other end is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -277,6 +278,31 @@ class TestStarting:
             return world
 
         assert gone(asyncio.run(start()).agent_pid)
+
+    @pytest.mark.parametrize("knows", [False, True])
+    def test_who_connects_when_it_is_over_is_not_left_open(
+        self, tmp_path: Path, knows: bool
+    ) -> None:
+        """A process may connect just when its run gives it up, or before it says who it is."""
+
+        async def connect() -> None:
+            world = TrainerWorld(SETTINGS, log=tmp_path / "log")
+            world._connected = asyncio.get_running_loop().create_future()
+            async with await asyncio.start_server(world._accept, "127.0.0.1", 0) as server:
+                address = server.sockets[0].getsockname()
+                reader, writer = await asyncio.open_connection(*address)
+                await asyncio.sleep(0.05)
+                world._stopping = True
+                if knows:
+                    writer.write(json.dumps({"token": world._token}).encode() + b"\n")
+                    async with asyncio.timeout(DEAD_S):
+                        assert await reader.read() == b"", "closed by the other end"
+                writer.close()
+                await writer.wait_closed()
+                assert not world._connected.done()
+
+        asyncio.run(connect())
+        gc.collect()  # a transport left open would be an error here
 
     def test_given_up(self, tmp_path: Path) -> None:
         async def start() -> TrainerWorld:
