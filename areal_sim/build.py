@@ -49,7 +49,6 @@ def setup_of(config: RunConfig) -> Setup:
         most_running = most_running or memory.max_running_rollouts
     assert kv_cache_tokens is not None
     assert most_running is not None
-    save_s, every = sim.evaluation.save_s, sim.evaluation.every_steps
     return Setup(
         limits=config.limits(),
         steps=config.workload.steps,
@@ -66,7 +65,7 @@ def setup_of(config: RunConfig) -> Setup:
         reward_workers=sim.rewards.workers,
         reward_service_s=sim.rewards.service_s,
         reward_service_variation=sim.rewards.service_variation,
-        save_s=lambda version: save_s if version % every == 0 else 0.0,
+        save_s=sim.evaluation.pause_s,
         recompute_proximal=sim.trainer.recompute_proximal,
         faults=Faults(**{f.name: getattr(sim.faults, f.name) for f in dataclasses.fields(Faults)}),
         seed=sim.seed,

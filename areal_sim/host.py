@@ -205,7 +205,7 @@ class SharingTrainer(Trainer):
         host: Host,
         costs: CostProvider,
         layout: Callable[[Sequence[int]], PackedStep],
-        save_s: Callable[[int], float],
+        save_s: Callable[[int, int], float],
         *,
         recompute_proximal: bool,
         shared: SharedHost,

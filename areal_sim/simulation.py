@@ -53,7 +53,8 @@ class Setup:
         reward_workers: rewards computed at a time.
         reward_service_s: mean service time of one; 0 answers at once.
         reward_service_variation: coefficient of variation of a lognormal around it; 0 is constant.
-        save_s: takes the version made, gives the seconds of saving and evaluating.
+        save_s: takes the version made and the nanoseconds since the last such pause or the start,
+            gives the seconds of saving and evaluating.
         recompute_proximal: False leaves the proximal pass out.
         faults: what goes wrong.
         seed: of everything random but the workload, which brings its own.
@@ -74,7 +75,7 @@ class Setup:
     reward_workers: int = 1
     reward_service_s: float = 0.0
     reward_service_variation: float = 0.0
-    save_s: Callable[[int], float] = field(default=lambda version: 0.0)
+    save_s: Callable[[int, int], float] = field(default=lambda version, since_ns: 0.0)
     recompute_proximal: bool = True
     faults: Faults = field(default_factory=Faults)
     seed: int = 1

@@ -19,7 +19,8 @@ from areal_sched.ids import WeightVersion
 from areal_sched.measurements import TrainerActivity, TrainerSpan
 from areal_sched.packing import PackedStep
 from areal_sim.clock import Clock
-from areal_sim.costs.protocol import CostProvider, TrainerCost, train_rank_s
+from areal_sim.costs.pipeline import train_ranks_s
+from areal_sim.costs.protocol import CostProvider, TrainerCost
 
 NS_PER_S = 1_000_000_000
 
@@ -71,14 +72,7 @@ def phases(cost: TrainerCost, packed: PackedStep, sizes: Sequence[int]) -> list[
         squares = [[sum(map(pairs_of, micro)) for micro in rank] for rank in ranks]
         count = sum(len(rank) for rank in ranks)
         for forward_only, out in ((True, forward), (False, update)):
-            times = [
-                train_rank_s(cost, t, s, forward_only) for t, s in zip(tokens, squares, strict=True)
-            ]
-            # Busy: the rank's own micro-batches without filling and draining its pipeline.
-            busy = [
-                time * len(t) / (len(t) + cost.pipeline_stages - 1) if t else 0.0
-                for time, t in zip(times, tokens, strict=True)
-            ]
+            times, busy = train_ranks_s(cost, tokens, squares, forward_only)
             slowest = max(times)
             waiting = slowest - sum(busy) / len(busy)
             activity: TrainerActivity = "proximal" if forward_only else "minibatch"
@@ -107,7 +101,8 @@ class Trainer:
         host: see `Host`.
         costs: provider of the times.
         layout: packs one step's sequence lengths for the ranks.
-        save_s: takes the version made, gives the seconds of saving and evaluating after it.
+        save_s: takes the version made and the nanoseconds since the last pause for it, or the
+            start; gives the seconds of saving and evaluating after it.
         colocated: whether the GPUs are the servers' too.
         recompute_proximal: False leaves the proximal pass out (naive PPO).
     """
@@ -118,7 +113,7 @@ class Trainer:
         host: Host,
         costs: CostProvider,
         layout: Callable[[Sequence[int]], PackedStep],
-        save_s: Callable[[int], float],
+        save_s: Callable[[int, int], float],
         *,
         colocated: bool,
         recompute_proximal: bool = True,
@@ -131,6 +126,7 @@ class Trainer:
         self._train_s, self._trained_s = client.train_s, client.trained_s
         self._layout = layout
         self._save_s = save_s
+        self._saved_ns = env.now
         self._colocated = colocated
         self._recompute_proximal = recompute_proximal
         self._activity: TrainerActivity = "idle"
@@ -168,7 +164,7 @@ class Trainer:
         yield from self._spend("publish", self._costs.weight_publish_s(), version)
         if self._colocated:
             # The servers get their GPUs when all is done, or saving would have to share them.
-            yield from self._spend("save", self._save_s(version), version)
+            yield from self._save(version)
             yield from self._spend("switch", self._costs.switch_s("generate"), version)
             self._be("idle")
             yield from self._spend("idle", self._trained_s, version)
@@ -179,10 +175,17 @@ class Trainer:
             yield from self._spend("idle", self._trained_s, version)
             host.emit(TrainStepFinished(weight_version=version))
             host.end_instant()
-            yield from self._spend("save", self._save_s(version), version)
+            yield from self._save(version)
             self._be("idle")
         host.emit(TrainerReady(weight_version=version))
         host.end_instant()
+
+    def _save(self, version: WeightVersion) -> Generator[Any, Any, None]:
+        """Save and evaluate, where that is due."""
+        seconds = self._save_s(version, self._env.now - self._saved_ns)
+        yield from self._spend("save", seconds, version)
+        if seconds:
+            self._saved_ns = self._env.now
 
     def _spend(
         self,

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from areal_sim.costs import Factors, Roofline, train_rank_s
+from areal_sim.costs import Factors, Roofline, train_ranks_s
 from areal_sim.hardware import Cluster, ServerLayout, TrainerLayout, gpu
 from benchmarks.measured import Case, Report, Row, command, read_rows
 from benchmarks.shapes import shape
@@ -62,7 +62,8 @@ class Step:
             factors=factors,
         ).trainer()
         tokens = [self.sequence_tokens] * self.micro_batches
-        return train_rank_s(cost, tokens, [n * n for n in tokens]) + cost.optimizer_s
+        [time_s], _ = train_ranks_s(cost, [tokens], [[n * n for n in tokens]])
+        return time_s + cost.optimizer_s
 
 
 def why_not(row: Row) -> str | None:

@@ -80,6 +80,13 @@ _ALL: Final = (
         "to 7,300 at 27,648; the standard deviations stay those of the start",
     ),
     Preset(
+        name="math-1.5b-deepscaler-mean",
+        model=LogNormalGroups(mu=8.70, sigma_between=0.70, sigma_within=0.56),
+        prompt_model=MATH_PROMPTS,
+        source="math-1.5b-deepscaler after 125 steps, the middle of the AReaL paper's 1.5B run",
+        basis="as that; without drift, so that a few steps stand for all 250",
+    ),
+    Preset(
         name="math-1.5b-deepscaler-after-rl",
         model=LogNormalGroups(mu=8.55, sigma_between=0.66, sigma_within=0.53),
         prompt_model=MATH_PROMPTS,

@@ -183,6 +183,6 @@ def _slowest(ranks: list[list[list[int]]], sizes: list[int], layout: TrainerLayo
         sums.append(np.array([len(rank), sum(flat), sum(x * x for x in flat)], float))
     slowest = max(sums, key=lambda x: x[1])
     micros = max(slowest[0], 1)
-    # The pipeline fills and drains: see `areal_sim.costs.protocol.train_rank_s`.
+    # The pipeline fills and drains, as if micro-batches were equal.
     scaled: Floats = slowest * ((micros + layout.pipeline_parallel - 1) / micros)
     return scaled

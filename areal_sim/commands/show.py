@@ -52,6 +52,36 @@ def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[Progr
             bar.stop()
 
 
+@contextlib.contextmanager
+def count_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr for many simulations: how many are done, of how many, time left.
+
+    Yields:
+        What to call with both counts; None if quiet.
+    """
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    bar = Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+    task = bar.add_task(title, total=None)
+
+    def show(done: int, wanted: int) -> None:
+        if wanted:
+            bar.start()
+            bar.update(task, total=wanted, completed=done)
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
 def duration(seconds: float) -> str:
     """A time in the unit that suits it."""
     for size, unit in ((3600.0, "h"), (60.0, "min")):

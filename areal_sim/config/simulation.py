@@ -110,6 +110,14 @@ class EvaluationConfig(Section):
 
     save_s: float = number("saving, evaluating and logging take this long", 0.0, unit="s", least=0)
     every_steps: int = whole("after every this many training steps", 1, unit="steps")
+    every_s: float = number(
+        "and only if so much time has passed since the last time", 0.0, unit="s", least=0
+    )
+
+    def pause_s(self, version: int, since_ns: int) -> float:
+        """Seconds after a step: its version, and the time since the last such pause."""
+        due = version % self.every_steps == 0 and since_ns >= self.every_s * 1e9
+        return self.save_s if due else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ coefficients to a measured table.
 
 from .constants import FactorInfo, Factors
 from .fitted import FittedCosts
+from .pipeline import train_ranks_s
 from .protocol import (
     CostProvider,
     ServerCost,
@@ -13,7 +14,6 @@ from .protocol import (
     decode_time_fs,
     prefill_time_fs,
     steps_within_fs,
-    train_rank_s,
 )
 from .roofline import Roofline
 from .tables import DecodeFit, TableCosts
@@ -31,5 +31,5 @@ __all__ = [
     "decode_time_fs",
     "prefill_time_fs",
     "steps_within_fs",
-    "train_rank_s",
+    "train_ranks_s",
 ]

@@ -87,6 +87,19 @@ class Factors:
         " (Qwen3-32B, H100, TP 2 to 8, batch 16 and 64, context inferred from the slope),"
         " 3 ms (vLLM, 1.5B, A40), 3 to 4 ms (RLinf's verl case, 1.5B, H100, TP 2)",
     )
+    server_layer_overhead_s: float = _factor(
+        0.0,
+        "s",
+        "assumed",
+        "the same, per layer: launches of kernels one by one. None where CUDA graphs are replayed",
+    )
+    tensor_parallel_wait_s: float = _factor(
+        0.0,
+        "s",
+        "assumed",
+        "ranks that launch kernels one by one wait for each other at every all-reduce. None"
+        " where CUDA graphs are replayed",
+    )
     server_rollout_overhead_s: float = _factor(
         20e-6,
         "s",

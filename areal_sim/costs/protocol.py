@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal, Protocol, runtime_checkable
 
 from areal_sched.errors import ConfigError
@@ -56,10 +56,8 @@ class TrainerCost:
 
     A micro-batch of sequences of lengths L occupies every pipeline stage for
     ``base + per_token * sum(L) + per_token_pair * sum(L^2)`` seconds: with a full pipeline this is
-    the time from the end of one micro-batch to the end of the next. A rank with m micro-batches
-    takes the sum of these, plus the filling and draining of the pipeline: ``pipeline_stages - 1``
-    times their mean, that is, ``(m + pp - 1) / m`` times the sum (1F1B; Narayanan et al.,
-    arXiv 2104.04473, section 2.2).
+    the time from the end of one micro-batch to the end of the next. What a rank takes for all of
+    its micro-batches is in `areal_sim.costs.pipeline`.
 
     Attributes:
         update_base_s: forward, backward and recomputation, per micro-batch.
@@ -226,37 +224,6 @@ def prefill_time_fs(cost: ServerCost, chunks: Iterable[tuple[int, int]], complet
     linear = cost.prefill_base_fs + cost.prefill_per_token_fs * tokens
     linear += cost.prefill_per_rollout_fs * completed
     return linear + cost.prefill_per_token_pair_fs * pairs
-
-
-def train_rank_s(
-    cost: TrainerCost,
-    micro_batch_tokens: Sequence[int],
-    micro_batch_pair_sums: Sequence[int],
-    forward_only: bool = False,
-) -> float:
-    """Seconds one data-parallel rank takes for its micro-batches; 0 for none.
-
-    Args:
-        cost: the trainer.
-        micro_batch_tokens: sum(L) of every micro-batch.
-        micro_batch_pair_sums: sum(L^2) of every micro-batch.
-        forward_only: log-probs only, instead of forward and backward.
-    """
-    count = len(micro_batch_tokens)
-    if count != len(micro_batch_pair_sums):
-        raise ValueError(
-            f"{count} micro-batches in micro_batch_tokens, {len(micro_batch_pair_sums)} in"
-            " micro_batch_pair_sums"
-        )
-    if count == 0:
-        return 0.0
-    base, token, pair = cost.update_base_s, cost.update_per_token_s, cost.update_per_token_pair_s
-    if forward_only:
-        base, token = cost.forward_base_s, cost.forward_per_token_s
-        pair = cost.forward_per_token_pair_s
-    # Whole numbers are summed before anything is rounded, so the order does not matter.
-    total = base * count + token * sum(micro_batch_tokens) + pair * sum(micro_batch_pair_sums)
-    return total * (count + cost.pipeline_stages - 1) / count
 
 
 def _step_fs(cost: ServerCost, n: int, kv: int) -> int:

@@ -80,8 +80,8 @@ class Roofline:
         reduces = ALL_REDUCES_PER_LAYER * model.num_layers if tp > 1 else 0
         base_s = (
             weights_s
-            + model.num_layers * factors.decode_layer_latency_s
-            + reduces * factors.all_reduce_latency_s
+            + model.num_layers * (factors.decode_layer_latency_s + factors.server_layer_overhead_s)
+            + reduces * (factors.all_reduce_latency_s + factors.tensor_parallel_wait_s)
             + factors.server_step_overhead_s
         )
         reduce_s = self._all_reduce_s_per_token(tp, factors.all_reduce_efficiency)

@@ -15,7 +15,7 @@ from areal_sim.costs import (
     decode_time_fs,
     prefill_time_fs,
     steps_within_fs,
-    train_rank_s,
+    train_ranks_s,
 )
 from areal_sim.costs.protocol import FS_PER_S
 from areal_sim.hardware import ServerLayout, TrainerLayout, gpu, paper_cluster
@@ -117,7 +117,7 @@ def test_bad_arguments_are_refused() -> None:
         lambda: decode_time_fs(cost, 1, 0, -1),
         lambda: steps_within_fs(cost, 1, 0, -1),
         lambda: prefill_time_fs(cost, [(0, 3)]),
-        lambda: train_rank_s(roofline().trainer(), [1], []),
+        lambda: train_ranks_s(roofline().trainer(), [[1]], []),
     ):
         with pytest.raises(ValueError, match=r"\d"):
             call()
@@ -146,22 +146,31 @@ def trainer_cost(stages: int) -> TrainerCost:
     )
 
 
+def rank_s(
+    cost: TrainerCost, tokens: list[int], squares: list[int], forward_only: bool = False
+) -> float:
+    [time_s], _ = train_ranks_s(cost, [tokens], [squares], forward_only)
+    return time_s
+
+
 def test_a_ranks_time_by_hand() -> None:
     # micro-batches of lengths {2, 2} and {4}
     tokens, squares = [4, 4], [8, 16]
     first, second = 1 + 2 + 2, 1 + 2 + 4
-    assert train_rank_s(trainer_cost(1), tokens, squares) == first + second
-    assert train_rank_s(trainer_cost(3), tokens, squares) == (first + second) * (2 + 2) / 2
-    assert train_rank_s(trainer_cost(1), tokens, squares, forward_only=True) == 1 + 1 + 1.5
-    assert train_rank_s(trainer_cost(3), [], []) == 0.0
+    assert rank_s(trainer_cost(1), tokens, squares) == first + second
+    assert rank_s(trainer_cost(1), tokens, squares, forward_only=True) == 1 + 1 + 1.5
+    assert rank_s(trainer_cost(3), [], []) == 0.0
+    # Forward alone: the longest slot once more for each of the other stages.
+    a, b = 0.5 + 0.5 + 0.5, 0.5 + 0.5 + 1.0
+    assert rank_s(trainer_cost(3), tokens, squares, forward_only=True) == a + b + 2 * max(a, b)
 
 
 @given(st.integers(1, 30), st.integers(2, 8), st.integers(1, 1000))
 def test_equal_micro_batches_fill_and_drain_like_1f1b(m: int, stages: int, tokens: int) -> None:
     cost = trainer_cost(stages)
-    slot = train_rank_s(trainer_cost(1), [tokens], [tokens * tokens])
+    slot = rank_s(trainer_cost(1), [tokens], [tokens * tokens])
     # The last stage starts after stages - 1 slots and then works through all m.
-    assert train_rank_s(cost, [tokens] * m, [tokens * tokens] * m) == pytest.approx(
+    assert rank_s(cost, [tokens] * m, [tokens * tokens] * m) == pytest.approx(
         (m + stages - 1) * slot
     )
 
@@ -173,14 +182,14 @@ def test_update_flops_by_hand() -> None:
     cost = roofline(factors=factors, trainer_layout=layout).trainer()
     full = 4 * 989e12 * 0.5
     # Two GPUs a stage, two stages: with a full pipeline every micro-batch costs a stage's time.
-    busy = train_rank_s(dataclasses.replace(cost, pipeline_stages=1), [3000], [5_000_000])
+    busy = rank_s(dataclasses.replace(cost, pipeline_stages=1), [3000], [5_000_000])
     flops = shape.forward_flops(1000) + shape.forward_flops(2000)
     again = shape.forward_flops(1000, lm_head=False) + shape.forward_flops(2000, lm_head=False)
     assert busy == pytest.approx((3 * flops + again) / full)
 
     kept = dataclasses.replace(layout, recompute=False)
     cost = roofline(factors=factors, trainer_layout=kept).trainer()
-    busy = train_rank_s(dataclasses.replace(cost, pipeline_stages=1), [3000], [5_000_000])
+    busy = rank_s(dataclasses.replace(cost, pipeline_stages=1), [3000], [5_000_000])
     assert busy == pytest.approx(3 * flops / full)
     assert cost.pipeline_stages == 2
 

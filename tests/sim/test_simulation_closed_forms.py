@@ -83,7 +83,7 @@ def test_a_synchronous_step(servers: int, n: int, tokens: int, prompt: int) -> N
             source=constant_lengths(tokens, prompt),
             reward_workers=n * servers,
             reward_service_s=300e-9,
-            save_s=lambda version: 900e-9,
+            save_s=lambda version, _: 900e-9,
         ),
         "synchronous",
     )
@@ -114,7 +114,7 @@ def test_a_synchronous_step_on_shared_gpus() -> None:
             colocated=True,
             costs=lasting(step_ns=9_000, publish_ns=500, load_ns=800, switch_s=70e-9),
             source=constant_lengths(50, 20),
-            save_s=lambda version: 900e-9,
+            save_s=lambda version, _: 900e-9,
         ),
         "synchronous",
     )

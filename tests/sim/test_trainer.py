@@ -66,10 +66,10 @@ def test_ranks_wait_for_the_slowest() -> None:
 
 
 def test_a_pipeline_fills_and_drains() -> None:
-    """Four stages, two micro-batches: (2 + 4 - 1) / 2 of the time without; the rest is waiting."""
+    """Four stages, two equal micro-batches: (2 + 4 - 1) / 2 of the time without; the rest waits."""
     cost = TrainerCost(**{**{f: getattr(COST, f) for f in COST.__slots__}, "pipeline_stages": 4})
-    _, _, minibatch, _ = phases(cost, [[[[0, 1, 2], [3, 4, 5]]]], SIZES)
-    busy = update_s([7, 3, 5]) + update_s([9, 2, 4])
+    _, _, minibatch, _ = phases(cost, [[[[0, 1, 2], [3, 4, 5]]]], [7, 3, 5, 7, 3, 5])
+    busy = 2 * update_s([7, 3, 5])
     assert minibatch.seconds == pytest.approx(busy * 5 / 2)
     assert minibatch.waiting_s == pytest.approx(busy * 3 / 2)
 
@@ -155,12 +155,12 @@ def trained(host: Host, steps: int = 1, **changes: Any) -> Trainer:
     provider = costs(trainer=cost, publish_s=5 * ns, switch_s=1 * ns)
     known: dict[str, Any] = {
         "layout": lambda sizes: [[[[0, 1]]]],
-        "save_s": lambda version: 7 * ns * (version % 2),
+        "save_s": lambda version, _: 7 * ns * (version % 2),
         "colocated": False,
     }
     known |= changes
     layout: Callable[[Sequence[int]], PackedStep] = known.pop("layout")
-    save_s: Callable[[int], float] = known.pop("save_s")
+    save_s: Callable[[int, int], float] = known.pop("save_s")
     trainer = Trainer(host.env, host, provider, layout, save_s, **known)
     for version in range(1, steps + 1):
         step = StartTrainStep(

@@ -111,7 +111,7 @@ class World:
             reward_workers=workers,
             reward_service_s=service_s,
             reward_service_variation=variation,
-            save_s=lambda version: save_s * (version % 2),
+            save_s=lambda version, _: save_s * (version % 2),
             faults=self.faults,
             seed=self.seed,
         )
