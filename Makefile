@@ -23,7 +23,7 @@ NEEDS := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),$(DEV),$(WANTED))
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo sim train test check lint bench validate docs format clean
+.PHONY: help demo sim train test check lint bench validate figures docs format clean
 
 help: ## list what make can do
 	@echo "areal-lab: make TARGET, where TARGET is one of"
@@ -55,6 +55,9 @@ bench: $(NEEDS) ## measure how fast the simulator and the scheduler are
 
 validate: $(NEEDS) ## predict the recorded real runs from fitted costs, and print the errors
 	@$(BIN)/python -m validation
+
+figures: $(NEEDS) ## the paper's tables and figures, simulated, with the error of every cell
+	@$(BIN)/python -m paper_figs
 
 docs: $(DEV) ## build the documentation into site/, warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -7,7 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from areal_sim.commands import calibrate, compare, demo, figures, replay, run, serve
+from areal_sim.commands import (
+    calibrate,
+    calibrate_published,
+    compare,
+    demo,
+    figures,
+    replay,
+    run,
+    serve,
+)
 
 _DESCRIPTION = """\
 Simulate asynchronous RL training of large language models: inference servers
@@ -40,7 +49,16 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, compare, calibrate, replay, figures, serve, demo):
+    for module in (
+        run,
+        compare,
+        calibrate,
+        replay,
+        figures,
+        serve,
+        demo,
+        calibrate_published,
+    ):
         module.add(commands)
     return top
 

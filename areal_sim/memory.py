@@ -7,6 +7,8 @@ Gigabytes in messages are 1e9 bytes.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 from areal_sched.errors import ArealError, ConfigError
 
@@ -44,13 +46,20 @@ class DoesNotFit(ArealError, ValueError):
         what: what did not fit.
         need_bytes: what it needs on one GPU.
         have_bytes: what one GPU has for it.
+        advice: what would help.
     """
 
     def __init__(self, *, what: str, need_bytes: int, have_bytes: int, advice: str) -> None:
         self.what = what
         self.need_bytes = need_bytes
         self.have_bytes = have_bytes
+        self.advice = advice
         super().__init__(f"{what}, {_gb(self.missing_bytes)} too much: {advice}")
+
+    def __reduce__(self) -> tuple[Callable[..., DoesNotFit], tuple[()]]:
+        """Let the error travel between processes: its arguments are keywords."""
+        fields = ("what", "need_bytes", "have_bytes", "advice")
+        return functools.partial(type(self), **{name: getattr(self, name) for name in fields}), ()
 
     @property
     def missing_bytes(self) -> int:

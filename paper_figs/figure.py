@@ -15,6 +15,7 @@ import argparse
 import csv
 import difflib
 import io
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ OUT = Path("runs/figures")
 CACHE = Path("runs/simulated")
 EXPECTED = Path(__file__).parent / "expected"
 """The tables as they should come out; a change of the model shows up as a difference."""
+IMAGES = Path(__file__).parents[1] / "docs" / "images" / "paper"
+"""The pictures of the documentation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +79,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A figure: ``cells``, lines of text below them, and how to draw it into a new figure."""
+    """A figure: ``cells``, lines of text below them, and how to draw it into a new figure.
+
+    ``text`` takes the place of the table of cells where there are too many to list.
+    """
 
     cells: Sequence[Cell]
+    text: str | None = None
     notes: Sequence[str] = field(default=())
     draw: Callable[[], Any]
 
@@ -98,6 +105,8 @@ class Module(Protocol):
 
 def table(title: str, made: Made) -> str:
     """The figure's numbers as text."""
+    if made.text is not None:
+        return f"{title}\n\n{made.text}\n"
     head = ("", "published", "simulated", "unit", "error", "bar", "", "basis")
     rows = [head] + [
         (
@@ -193,7 +202,9 @@ def produce(modules: Sequence[Module], arguments: Sequence[str] | None, prog: st
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: all cores")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
-        "--write", action="store_true", help="take what comes out as what is expected from now on"
+        "--write",
+        action="store_true",
+        help="take what comes out as what is expected from now on, and for the documentation",
     )
     args = parser.parse_args(arguments)
     try:
@@ -232,6 +243,8 @@ def _produce(modules: Sequence[Module], args: argparse.Namespace) -> int:
         if args.write:
             expected.parent.mkdir(exist_ok=True)
             expected.write_text(text)
+            IMAGES.mkdir(exist_ok=True)
+            shutil.copyfile(args.out / f"{name}.png", IMAGES / f"{name}.png")
         elif (was := _read(expected)) != text:
             changed.append(name)
             sys.stdout.writelines(

@@ -14,20 +14,28 @@ import numpy as np
 
 from analysis.recorder import RunRecorder
 from analysis.steps import steps_of
+from analysis.summary import in_flight_mean
 from areal_sim.published.systems import config_of
 from areal_sim.rundir import simulate
+from paper_figs.figure import Cell, Made
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SMALL = (
     # Eight GPUs, so that single answers can be seen. Answers are cut at 8k tokens.
     "cluster.nodes=1",
     "workload.prompts_per_step=8",
     "workload.max_response_tokens=8192",
+    "sim.trainer.micro_batch_tokens=16384",
     "workload.steps=7",
 )
 HALF = ("cluster.generation_share=0.5",)
+IN_FLIGHT = 128
+"""Answers of a batch, and the most in progress at a time."""
+
 LANES = 6
 """Answers of a server that are shown at a time."""
 
@@ -122,12 +130,52 @@ def _trainer(axes: Axes, recorder: RunRecorder, row: float, start_ns: int, end_n
             )  # fmt: skip
 
 
-def window_of(recorder: RunRecorder, skip: int) -> int:
-    """Where to begin: the end of the step after which a run is shown; 0 skips none."""
-    return 0 if not skip else int(steps_of(recorder).end_ns[skip - 1])
+SKIPPED_STEPS = 2
+"""Of start-up; the window begins with the end of the last of them."""
+SHOWN_STEPS = 3
+"""Of the slowest run, which give the window its length."""
 
 
-def handles() -> Sequence[object]:
+def made_of(shown: Sequence[Shown]) -> Made:
+    """Simulate some runs: how many answers are in progress, and one picture of all."""
+    recorders = [one.simulate() for one in shown]
+    cells = []
+    for one, recorder in zip(shown, recorders, strict=True):
+        steps = steps_of(recorder)
+        start_ns, end_ns = int(steps.end_ns[SKIPPED_STEPS - 1]), int(steps.end_ns[-1])
+        busy = (in_flight_mean(recorder, start_ns, end_ns) or 0.0) / IN_FLIGHT
+        cells.append(
+            Cell(
+                name=f"{one.title.partition(':')[0]}: answers in progress, mean",
+                unit=f"% of {IN_FLIGHT}",
+                published=None,
+                simulated=100 * busy,
+                basis="predicted",
+            )
+        )
+    return Made(cells=cells, draw=lambda: _draw(shown, recorders))
+
+
+def _draw(shown: Sequence[Shown], recorders: Sequence[RunRecorder]) -> Figure:
+    from analysis.drawing import new_figure
+
+    starts, lengths = [], []
+    for recorder in recorders:
+        ends = steps_of(recorder).end_ns
+        starts.append(int(ends[SKIPPED_STEPS - 1]))
+        lengths.append(int(ends[SKIPPED_STEPS + SHOWN_STEPS - 1]) - starts[-1])
+    figure = new_figure(10.0, 0.9 + 3.5 * len(shown))
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axes, one, recorder, start_ns in zip(panels, shown, recorders, starts, strict=True):
+        draw_lanes(axes, recorder, start_ns, max(lengths))
+        axes.set_title(one.title, pad=14)
+    panels[-1].set_xlabel("seconds")
+    figure.legend(handles=list(handles()), loc="lower center", ncols=4, fontsize=8)
+    figure.tight_layout(rect=(0, 0.5 / (0.9 + 3.5 * len(shown)), 1, 1))
+    return figure
+
+
+def handles() -> Sequence[Artist]:
     """What the signs mean, for a legend."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

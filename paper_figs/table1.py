@@ -8,6 +8,7 @@ against sync.AReaL; against verl it gains less.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,22 @@ def make(results: Results) -> Made:
     mean = sum(predicted) / len(predicted)
     notes = [f"mean error of the predicted hours: {100 * mean:.1f} % (bar 10.0 %)"]
     return Made(cells=cells, notes=notes, draw=lambda: _draw(hours))
+
+
+def markdown(hours: Mapping[tuple[str, System], float]) -> str:
+    """The table as the README shows it: simulated hours, published ones in brackets."""
+    lines = [
+        "| simulated hours (published) | verl | sync.AReaL | AReaL | over sync.AReaL | basis |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in TABLE_1:
+        ours = {system: hours[row.model, system] for system in SYSTEMS}
+        times = [f"{ours[system]:.1f} ({row.hours[system]:.1f})" for system in SYSTEMS]
+        speedup = ours["sync"] / ours["areal"]
+        told = f"{speedup:.2f}x ({row.hours['sync'] / row.hours['areal']:.2f}x)"
+        basis = "fitted" if row.model in FITTED_MODELS else "predicted"
+        lines.append(" | ".join([f"| {_label(row)}", *times, told, f"{basis} |"]))
+    return "\n".join(lines) + "\n"
 
 
 def _label(row: Row) -> str:

@@ -116,7 +116,7 @@ def _order(count: int, stages: int) -> list[tuple[int, int, int]]:
     plans = [_plan(count, stages - 1 - stage) for stage in range(stages)]
     done: set[tuple[int, int, int]] = set()
     next_of = [0] * stages
-    order = []
+    order: list[tuple[int, int, int]] = []
     while len(order) < 2 * count * stages:
         for stage, plan in enumerate(plans):
             while next_of[stage] < len(plan):

@@ -73,12 +73,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         meaning="peak compute reached in forward and backward of the trainer",
     ),
     Parameter(
-        name="micro_batch_overhead_s",
+        name="sync_switch_s",
         unit="s",
-        prior=5e-3,
-        spread=2.0,
-        source="launches and point-to-point transfers of some hundred kernels",
-        meaning="a micro-batch and stage, beyond its FLOPs",
+        prior=10.0,
+        spread=3.0,
+        source="published colocated steps leave 11 to 19 s beside their named phases (8 GPUs)",
+        meaning="sync.AReaL: from generation to training, and the same back, each step",
     ),
     Parameter(
         name="disk_bytes_per_s",

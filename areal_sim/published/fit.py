@@ -73,8 +73,8 @@ class Fit:
 
 def hours_of(summary: Summary, steps: int) -> float:
     """Hours of a whole run from one of fewer steps: the others take the steady state's mean."""
-    mean_s = summary["step_time_s"]["mean"]
-    more_s = (steps - summary["steps"]) * mean_s
+    mean_s = float(summary["step_time_s"]["mean"])
+    more_s = (steps - int(summary["steps"])) * mean_s
     return float(summary["simulated_hours"]) + more_s / 3600
 
 
@@ -121,9 +121,10 @@ def fit(
         return np.stack(columns, axis=1)
 
     solved = least_squares(
-        residuals, prior, jac=jacobian, x_scale=spread, xtol=3e-3, ftol=2e-3, max_nfev=12
+        residuals, prior, jac=jacobian, x_scale=spread, xtol=1e-2, ftol=1e-2, max_nfev=9
     )
-    covariance = np.linalg.inv(solved.jac.T @ solved.jac)
+    slopes = np.asarray(solved.jac, float)
+    covariance = np.linalg.inv(slopes.T @ slopes)
     errors = np.exp(np.sqrt(np.diag(covariance)))
     [rows] = rows_at([_values(solved.x)], cache=cache, jobs=jobs)
     return Fit(

@@ -78,6 +78,7 @@ def toml_of(model: str, system: System, values: Values) -> str:
     shape = load_model(f"r1-distill-qwen-{model}")
     # verl's hours are estimates from its throughput: no checkpoint is in them.
     save_s = 0.0 if system == "verl" else shape.parameters * CHECKPOINT_BYTES / disk
+    switch = "" if system != "sync" else f"switch_overhead_s = {values['sync_switch_s']:.4g}\n"
     resume = '\nresume_after = "evaluation"' if areal else ""
     return f"""\
 # Paper, {LABELS[system]}, {model.upper()} {row.task}, {row.nodes * GPUS_PER_NODE} H800. \
@@ -132,8 +133,7 @@ server_layer_overhead_s = {ratio * values["server_layer_overhead_s"]:.4g}
 tensor_parallel_wait_s = {ratio * values["tensor_parallel_wait_s"]:.4g}
 training_efficiency = {values["training_efficiency"]:.4g}
 forward_efficiency = {values["training_efficiency"]:.4g}
-micro_batch_overhead_s = {values["micro_batch_overhead_s"]:.4g}
-disk_write_bytes_per_s = {disk:.4g}
+{switch}disk_write_bytes_per_s = {disk:.4g}
 disk_read_bytes_per_s = {disk:.4g}
 
 [published]

@@ -23,6 +23,7 @@ TARGETS = [
     "lint",
     "bench",
     "validate",
+    "figures",
     "docs",
     "format",
     "clean",

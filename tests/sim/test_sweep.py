@@ -1,0 +1,117 @@
+"""Many simulations: each done once, kept, and not lost by Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from areal_sim.config import RunConfig, load_config
+from areal_sim.memory import DoesNotFit
+from areal_sim.rundir import simulate
+from areal_sim.sweep import sweep
+
+ROOT = Path(__file__).parents[2]
+WALL = ("wall_s", "trajectories_per_wall_s", "realtime_factor", "journal_sha256")
+
+
+def config(*changes: str) -> RunConfig:
+    return load_config(ROOT / "configs" / "home-8gpu.toml", ["workload.steps=2", *changes])
+
+
+def told(summary: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in summary.items() if key not in WALL}
+
+
+def test_a_sweep_gives_what_single_runs_give_and_keeps_it(tmp_path: Path) -> None:
+    configs = {"a": config(), "b": config("sim.seed=2"), "a again": config()}
+    counts: list[tuple[int, int]] = []
+    found = sweep(configs, cache=tmp_path, jobs=2, done=lambda *x: counts.append(x))
+    assert counts == [(0, 2), (1, 2), (2, 2)] or counts == [(0, 2), (2, 2)]
+    assert list(found) == list(configs)
+    for name, one in configs.items():
+        assert told(found[name]) == told(simulate(one, name=name).summary)
+    assert found["a"]["name"] == "a"
+    assert found["a again"]["name"] == "a again"
+
+    counts.clear()
+    assert sweep(configs, cache=tmp_path, done=lambda *x: counts.append(x)) == found
+    assert counts == [(0, 0)], "nothing is simulated twice"
+
+
+def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
+    before = sweep({"a": config()}, cache=tmp_path)
+    [kept] = tmp_path.iterdir()
+    kept.write_text('{"name": "a", "st')
+    assert told(sweep({"a": config()}, cache=tmp_path)["a"]) == told(before["a"])
+    assert json.loads(kept.read_text())
+
+
+def test_what_was_finished_before_an_error_is_kept(tmp_path: Path) -> None:
+    impossible = config("model.name=32b", "workload.steps=1")
+    with pytest.raises(DoesNotFit, match="too much"):
+        sweep({"a": config(), "b": impossible}, cache=tmp_path, jobs=1)
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_no_processes(tmp_path: Path, jobs: int) -> None:
+    with pytest.raises(ValueError, match=f"jobs = {jobs}"):
+        sweep({"a": config()}, cache=tmp_path, jobs=jobs)
+
+
+SWEEPER = """
+import sys
+from pathlib import Path
+from areal_sim.config import load_config
+from areal_sim.sweep import sweep
+
+if __name__ == "__main__":
+    root, cache = Path(sys.argv[1]), Path(sys.argv[2])
+    base = root / "configs" / "home-8gpu.toml"
+    configs = {
+        str(n): load_config(base, [f"workload.steps={n}", f"sim.seed={n}"]) for n in (400, 3, 2)
+    }
+    sweep(configs, cache=cache, jobs=2, done=lambda done, wanted: print(done, flush=True))
+"""
+
+
+def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path: Path) -> None:
+    script = tmp_path / "sweeper.py"
+    script.write_text(SWEEPER)
+    cache = tmp_path / "cache"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(ROOT), str(cache)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+    assert process.stdout.readline() in ("1\n", "2\n")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone gets it
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in stderr
+    assert list(cache.glob("*.json")), "what was done is kept"
+    assert not list(cache.glob("*.tmp"))
+    until = time.monotonic() + 20
+    while _group_lives(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _group_lives(process.pid)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
