@@ -24,6 +24,8 @@ FORMAT = Format(
     ),
     reader="a real run",
     other="areal-sim",
+    own=("real",),
+    own_needed=True,
 )
 """What `areal-real` reads. Another scheduler or task does not get the options of the old one."""
 

@@ -32,12 +32,16 @@ class Format(Generic[RootT]):
         rules: what an override drops.
         reader: who reads it, in a message: "a simulation".
         other: the command that reads what is passed over.
+        own: tables of which a file for this reader has at least one.
+        own_needed: whether a file without them is for the other command in any case.
     """
 
     root: type[RootT]
     rules: sets.Rules
     reader: str
     other: str
+    own: tuple[str, ...] = ()
+    own_needed: bool = False
 
     def load(self, path: str | Path, overrides: Sequence[str] = ()) -> RootT:
         """Read a configuration.
@@ -92,12 +96,24 @@ class Format(Generic[RootT]):
             for path in _paths(change.path, change.value):
                 changed[path] = change.text
         reader = _Reader({path: Path.cwd() for path in changed}, Path(folder))
+        hint = ""
         try:
             self._check_keys(self.root, document, ())
+            hint = self._other_world(document)
             return reader.section(self.root, document, ())
         except ConfigError as error:
-            message = str(error)
+            message = f"{error}{hint}"
         raise ConfigError(_located(message, name, text, changed))
+
+    def _other_world(self, document: Mapping[str, Any]) -> str:
+        """What to say of a file that looks as if it were for the other command alone."""
+        theirs = [key for key in document if key in self.root.ELSEWHERE]
+        ours = [key for key in self.own if key in document]
+        known = {key for key, _, _ in tables_of(self.root)}
+        if ours or not (theirs or (self.own_needed and known & document.keys())):
+            return ""
+        missing = " or ".join(f"[{key}]" for key in self.own)
+        return f" (the file has no {missing}: {self.other} reads it, {self.reader} needs more)"
 
     def _check_world(self, override: sets.Override) -> None:
         """Refuse to set what is passed over: it would have no effect."""

@@ -28,7 +28,8 @@ def add(commands: Any) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where to write; by default configs/paper, which everything else reads",
+        help="where to write all of it; by default where everything else reads it:"
+        " areal_sim/published and configs/paper",
     )
     parser.add_argument(
         "--cache",
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from areal_sim.published.systems import write_all
 
     folder = args.out or calibration.FOLDER
+    file = calibration.FILE if args.out is None else args.out / calibration.FILE.name
     folder.mkdir(parents=True, exist_ok=True)
 
     def told(text: str) -> None:
@@ -57,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     with count_bar("simulations", quiet=args.quiet) as done:
         found = fit(cache=args.cache, jobs=args.jobs, told=told, done=done)
-    (folder / calibration.FILE.name).write_text(_toml(found))
+    file.write_text(_toml(found))
     write_all(folder, found.values)
     _show(found)
-    print(f"written: {folder / calibration.FILE.name}, and a configuration for every cell")
+    print(f"written: {file}, and a configuration for every cell in {folder}")
     return 0
 
 

@@ -6,7 +6,13 @@ from areal_sched.config.read import Format
 from areal_sim.config.overrides import RULES
 from areal_sim.config.run import RunConfig
 
-FORMAT = Format(root=RunConfig, rules=RULES, reader="a simulation", other="areal-real")
+FORMAT = Format(
+    root=RunConfig,
+    rules=RULES,
+    reader="a simulation",
+    other="areal-real",
+    own=("cluster", "sim"),
+)
 """What `areal-sim` reads."""
 
 load_config = FORMAT.load

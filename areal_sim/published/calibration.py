@@ -1,7 +1,8 @@
 """The fitted numbers of the paper's cluster, with priors, and the file they are kept in.
 
 One set of eight numbers serves every model, system and figure. `areal-sim calibrate-published`
-fits them (`areal_sim.published.fit`) and writes ``configs/paper/calibration.toml``.
+fits them (`areal_sim.published.fit`) and writes ``calibration.toml`` beside this file, and the
+configurations in ``configs/paper`` that hold them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from areal_sched.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
-FILE = FOLDER / "calibration.toml"
+FILE = Path(__file__).with_name("calibration.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

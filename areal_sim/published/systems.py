@@ -128,7 +128,7 @@ every_s = {CHECKPOINT_EVERY_S}
 
 [sim.cost]
 # Fitted to the 1.5B and 14B rows of table 1 and to figure 6a, together with length_scale; the same
-# for every model. See configs/paper/calibration.toml.
+# for every model. See areal_sim/published/calibration.toml.
 server_layer_overhead_s = {ratio * values["server_layer_overhead_s"]:.4g}
 tensor_parallel_wait_s = {ratio * values["tensor_parallel_wait_s"]:.4g}
 training_efficiency = {values["training_efficiency"]:.4g}

@@ -86,6 +86,12 @@ def test_the_table_of_real_runs_is_passed_over() -> None:
     assert "[real] is for areal-real" in refused(SMALL, "real.anything=1")
 
 
+def test_a_file_of_a_real_run_alone_is_known_as_such() -> None:
+    only_real = "[workload]\nprompts_per_step = 4\ngroup_size = 4\nsteps = 3\n[real]\nx = 1\n"
+    assert "the file has no [cluster] or [sim]: areal-real reads it" in refused(only_real)
+    assert "areal-real reads it" not in refused(SMALL + "\n[real]\nx = 1\n", "cluster.nodes=0")
+
+
 def test_a_run_can_be_made_and_changed_without_a_file() -> None:
     config = small()
     longer = replace(config, workload=replace(config.workload, steps=3))

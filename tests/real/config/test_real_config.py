@@ -183,6 +183,13 @@ def test_what_is_for_simulations_cannot_be_set(override: str, what: str) -> None
     assert message == f"--set {override}: {what} is for areal-sim, a real run does not read it"
 
 
+def test_a_file_of_a_simulation_is_known_as_such() -> None:
+    text = SMALL[: SMALL.index("[real")]
+    assert "[real" not in text
+    assert "the file has no [real]: areal-sim reads it" in refused(text)
+    assert "areal-sim reads it" not in refused("x = 1\n")
+
+
 # ---- errors say where ---------------------------------------------------------------------------
 
 PLACED = [
