@@ -92,9 +92,7 @@ ASSUMPTIONS: tuple[Assumption, ...] = (
         "5 s: data movement, advantages, logging",
         _factor("train_step_overhead_s"),
     ),
-    Assumption(
-        "sync: switch of placement", "1 s and the offload of weights", _factor("switch_overhead_s")
-    ),
+    Assumption("sync: switch of placement", "50 s each way, fitted", _factor("switch_overhead_s")),
     Assumption(
         "14B: GPUs of a server",
         "4; the other models' are published",

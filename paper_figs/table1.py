@@ -120,6 +120,7 @@ def _draw(hours: dict[tuple[str, System], float]) -> Figure:
             axes.annotate(
                 f"{value:.1f}", (middle, 0), (0, 3), textcoords="offset points", ha="center",
                 color="white", fontsize=8, fontweight="bold",
+                bbox={"facecolor": COLOURS[system], "edgecolor": "none", "pad": 1.5},
             )  # fmt: skip
     axes.set_xticks(places, [_label(row) for row in TABLE_1])
     axes.set_ylabel("hours of training")

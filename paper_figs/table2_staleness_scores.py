@@ -70,33 +70,35 @@ def make(results: Results) -> Made:
 def _draw(hours: dict[str, float]) -> Figure:
     from analysis.drawing import FAINT, new_figure
 
-    figure = new_figure(10.0, 3.2)
+    figure = new_figure(12.0, 3.2)
     panels = figure.subplots(1, len(BENCHMARKS))
+    places = range(len(fig5c.ETAS))
     for column, (axes, name) in enumerate(zip(panels, BENCHMARKS, strict=True)):
+        bars = axes.twinx()
+        bars.bar(places, [hours[eta] for eta in fig5c.ETAS], 0.7, color="#dddddd")
+        bars.set_ylim(0, 2.2 * max(hours.values()))
+        bars.tick_params(axis="y", labelcolor=FAINT, labelsize=7)
+        axes.set_zorder(bars.get_zorder() + 1)  # lines before bars
+        axes.patch.set_visible(False)
         for objective in OBJECTIVES:
-            points = [
-                (hours[eta], scores[column], eta)
-                for eta in fig5c.ETAS
-                if (scores := _scores(_eta(eta), objective)) is not None
-            ]
-            marker = "o" if objective == "decoupled" else "s"
+            found = [_scores(_eta(eta), objective) or () for eta in fig5c.ETAS]
             axes.plot(
-                [x for x, _, _ in points], [y for _, y, _ in points], marker,
-                color=COLOURS[objective], label=objective,
-            )  # fmt: skip
-            if objective == "decoupled":
-                for x, y, eta in points:
-                    axes.annotate(
-                        "∞" if eta == "inf" else eta, (x, y), (0, 5), ha="center",
-                        textcoords="offset points", fontsize=7, color=FAINT,
-                    )  # fmt: skip
+                places,
+                [scores[column] for scores in found],
+                "o-" if objective == "decoupled" else "s--",
+                color=COLOURS[objective],
+                label=f"{objective}, published",
+            )
         axes.set_title(name)
-        axes.set_xlabel("simulated hours")
-        axes.margins(x=0.12, y=0.15)
+        axes.set_xlabel("eta")
+        axes.set_xticks(places, ["\u221e" if eta == "inf" else eta for eta in fig5c.ETAS])
     panels[0].set_ylabel("published score, %")
-    panels[0].legend(fontsize=8, loc="lower right")
-    figure.suptitle("An overlay: published scores, simulated hours; numbers are eta", fontsize=9)
-    figure.tight_layout()
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=2, fontsize=8)
+    figure.suptitle(
+        "An overlay: published scores (lines), simulated hours (bars, right)", fontsize=9
+    )
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     return figure
 
 
