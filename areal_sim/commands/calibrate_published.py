@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
 
     with count_bar("simulations", quiet=args.quiet) as done:
         found = fit(cache=args.cache, jobs=args.jobs, told=told, done=done)
-    file.write_text(_toml(found))
+    file.write_text(toml_of_fit(found))
     write_all(folder, found.values)
     _show(found)
     print(f"written: {file}, and a configuration for every cell in {folder}")
     return 0
 
 
-def _toml(found: Fit) -> str:
+def toml_of_fit(found: Fit) -> str:
     """What is kept: values, errors, residuals."""
     from areal_sim.published.calibration import PARAMETERS
 

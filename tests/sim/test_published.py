@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from areal_sched.errors import ConfigError
+from areal_sim.commands.calibrate_published import toml_of_fit
 from areal_sim.config import config_sha256, load_config
 from areal_sim.published import calibration
-from areal_sim.published.fit import FITTED_MODELS, hours_of
+from areal_sim.published.fit import FITTED_MODELS, Fit, Residual, hours_of
 from areal_sim.published.rows import FIGURE_4, FIGURE_6A, SYSTEMS, TABLE_1, TABLE_2
 from areal_sim.published.systems import config_of, file_name, row_of, toml_of
 from areal_sim.published.trainer import METHODS, train
@@ -94,6 +95,20 @@ def test_the_calibration_says_what_it_was_fitted_to() -> None:
     assert set(kept["errors"]) == set(kept["values"]) == set(calibration.NAMES)
     for row in kept["residuals"]:
         assert row["error"] == pytest.approx(row["simulated"] / row["published"] - 1, abs=2e-3)
+
+
+def test_the_calibration_is_as_the_command_wrote_it() -> None:
+    text = calibration.FILE.read_text()
+    kept = tomllib.loads(text)
+    rows = tuple(
+        Residual(row["name"], row["unit"], row["published"], row["simulated"], within=1.0)
+        for row in kept["residuals"]
+    )
+    found = Fit(kept["values"], kept["errors"], rows, evaluations=1)
+    again = tomllib.loads(toml_of_fit(found))
+    for row, was in zip(again["residuals"], kept["residuals"], strict=True):
+        assert row.pop("error") == pytest.approx(was.pop("error"), abs=2e-3)  # of rounded values
+    assert again == kept
 
 
 @pytest.mark.parametrize(
