@@ -1,106 +1,30 @@
 """Many real runs that differ in a few keys, one after the other, taken up again where they stopped.
 
-A sweep is a TOML file: ``base``, the configuration they share, and a table ``[vary]`` whose keys
-are keys of it and whose values are lists; every combination is a run. Where several keys change
-together, the list has tables of them, each with a ``name``::
-
-    base = "tiny-cpu.toml"
-    [set]                       # may be left out: the same in all runs
-    "workload.steps" = 40
-    [vary]
-    schedule = [
-        { name = "areal", "scheduler.class" = "areal", "limits.eta" = 2 },
-        { name = "synchronous", "scheduler.class" = "synchronous", "limits.eta" = 0 },
-    ]
-    "real.seed" = [1, 2, 3]
-
-``results.jsonl`` in the sweep's folder has one small line per finished run: what figures and tables
-need of it.
+A sweep's file is explained in `areal_sched.config.sweeps`. ``results.jsonl`` in the sweep's folder
+has one small line per finished run: what figures and tables need of it.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from areal_real.config import RealConfig, config_sha256, load_config
 from areal_real.rows import read_rows, write_rows
-from areal_sched.config.options import toml_value
-from areal_sched.errors import ConfigError, nearest
+from areal_sched.config import sweeps
+from areal_sched.errors import ConfigError
 
 RESULTS = "results.jsonl"
 
-
-@dataclass(frozen=True, slots=True)
-class SweepRun:
-    """One run of a sweep: its name, which is its folder's too, and what it varies."""
-
-    name: str
-    settings: Mapping[str, Any]
-    config: RealConfig
+SweepRun: TypeAlias = sweeps.SweepRun[RealConfig]
+"""One run of a sweep: its name, which is its folder's too, and what it varies."""
 
 
 def read_sweep(path: Path) -> list[SweepRun]:
-    """Read a sweep's file.
-
-    Returns:
-        Its runs; the key named last varies fastest.
-
-    Raises:
-        ConfigError: the file is no sweep, or a combination is no configuration.
-    """
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror or exc}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path}: {exc}") from None
-    known = ("base", "set", "vary")
-    for key in sorted(document.keys() - set(known)):
-        raise ConfigError(f"{path}: {key}: no such key{nearest(key, known)}")
-    base, vary, common = document.get("base"), document.get("vary"), document.get("set", {})
-    if not isinstance(common, dict):
-        raise ConfigError(f"{path}: set = {toml_value(common)}: expected a table")
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base = {toml_value(base)}: expected a path in quotes")
-    if not isinstance(vary, dict) or not vary:
-        raise ConfigError(f"{path}: [vary]: expected keys of the configuration, each with a list")
-    for key, values in vary.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(
-                f"{path}: vary.{toml_value(key)} = {toml_value(values)}: expected a list"
-            )
-    runs = []
-    for values in itertools.product(*vary.values()):
-        settings = dict(zip(vary, values, strict=True))
-        overrides = [f"{key}={toml_value(value)}" for key, value in common.items()]
-        overrides += [
-            f"{key}={toml_value(value)}"
-            for name, choice in settings.items()
-            for key, value in _keys_of(path, name, choice).items()
-        ]
-        plain = {key: _name_of(value) for key, value in settings.items()}
-        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in plain.items())
-        runs.append(SweepRun(name, plain, load_config(path.parent / base, overrides)))
-    return runs
-
-
-def _keys_of(path: Path, name: str, choice: object) -> dict[str, Any]:
-    """The keys that a choice sets."""
-    if not isinstance(choice, dict):
-        return {name: choice}
-    if not isinstance(choice.get("name"), str):
-        raise ConfigError(f"{path}: vary.{name} = {toml_value(choice)}: a table needs a name")
-    return {key: value for key, value in choice.items() if key != "name"}
-
-
-def _name_of(choice: Any) -> Any:
-    return choice["name"] if isinstance(choice, dict) else choice
+    """Read a sweep's file; see `areal_sched.config.sweeps.read_sweep`."""
+    return sweeps.read_sweep(path, load_config)
 
 
 def sweep(

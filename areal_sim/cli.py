@@ -16,6 +16,7 @@ from areal_sim.commands import (
     replay,
     run,
     serve,
+    sweep,
 )
 
 _DESCRIPTION = """\
@@ -26,6 +27,7 @@ that generate, a trainer that learns, and the scheduler between them.
   areal-sim run configs/home-8gpu.toml --out runs/home
   areal-sim run configs/paper/1.5b-areal.toml --set limits.eta=2 --set workload.steps=20
   areal-sim compare runs/demo/synchronous runs/demo/areal
+  areal-sim sweep configs/home-8gpu.toml --vary limits.eta=0,1,4 --out runs/sweep
   areal-sim replay runs/home/journal.jsonl.gz
 """
 
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (
         run,
+        sweep,
         compare,
         calibrate,
         replay,
