@@ -62,6 +62,9 @@ class _Interrupt:
             self.asked = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            yield  # somebody else sees to Ctrl-C
+            return
         try:
             before = signal.signal(signal.SIGINT, note)
         except ValueError:  # not in the main thread: whoever is, handles Ctrl-C

@@ -13,27 +13,37 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+from areal_sched.errors import ArealError
 from areal_sim.config import RunConfig, config_sha256
 
 Summary = dict[str, Any]
 """What `analysis.summary.summarise` gives, but for the journal's hash."""
 
 _SOURCES = ("areal_sched", "areal_sim", "traces", "analysis")
+_KINDS = (".py", ".json", ".csv", ".toml")  # code, and the models and data it has with it
+
+
+class SweepError(ArealError):
+    """A process of a sweep ended before its simulation did."""
 
 
 @functools.cache
 def source_sha256() -> str:
-    """Hash of every source file that a simulation's summary may depend on."""
+    """Hash of every file of ours that a simulation's summary may depend on."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for package in _SOURCES:
-        for file in sorted((root / package).rglob("*.py")):
+        for file in sorted((root / package).rglob("*")):
+            if file.suffix not in _KINDS or not file.is_file():
+                continue
             digest.update(f"{file.relative_to(root)}\0".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -58,8 +68,9 @@ def sweep(
         Summaries by name, in the order given.
 
     Raises:
-        ConfigError: a configuration cannot be simulated. What was finished before is kept, as
-            after Ctrl-C.
+        ConfigError: a configuration cannot be simulated. What was finished is kept, as after
+            Ctrl-C.
+        SweepError: a process was killed; what was finished is kept.
         ValueError: `jobs` is below one.
     """
     if jobs is not None and jobs < 1:
@@ -76,21 +87,30 @@ def sweep(
     if todo:
         workers = min(jobs or os.cpu_count() or 1, missing)
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+        # Long runs first, so that none of them is left alone at the end.
+        order = sorted(todo.items(), key=lambda item: -configs[item[1]].workload.steps)
+        pending: dict[Future[Summary], Path] = {}
         try:
-            # Long runs first, so that none of them is left alone at the end.
-            order = sorted(todo.items(), key=lambda item: -configs[item[1]].workload.steps)
-            pending: dict[Future[Summary], Path] = {
-                pool.submit(_simulate, configs[name], name): file for file, name in order
-            }
+            for file, name in order:
+                pending[pool.submit(_simulate, configs[name], name)] = file
             while pending:
                 finished, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    _write(pending.pop(future), future.result())
+                    _write(pending[future], future.result())
+                    del pending[future]
                 if done is not None:
                     done(missing - len(pending), missing)
-        except BaseException:
-            for process in list(pool._processes.values()):
+        except BaseException as exc:
+            for future, file in pending.items():
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    _write(file, future.result())
+            for process in list((pool._processes or {}).values()):
                 process.terminate()
+            if isinstance(exc, BrokenProcessPool):
+                raise SweepError(
+                    "a process of the sweep was killed, for want of memory perhaps: try fewer"
+                    " --jobs; what was finished is kept"
+                ) from None
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -108,14 +128,25 @@ def _key(config: RunConfig) -> str:
 
 
 def _begin() -> None:
-    """In each process: Ctrl-C is for the one that started it."""
+    """In each process: Ctrl-C is for the one that started it, and without that one it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _simulate(config: RunConfig, name: str) -> Summary:
     from areal_sim.rundir import simulate
 
-    summary = simulate(config, name=name).summary
+    outcome = simulate(config, name=name)
+    if outcome.interrupted:
+        raise SweepError(f"{name}: its process was interrupted")
+    summary = outcome.summary
     del summary["journal_sha256"]  # depends on the name
     return summary
 
@@ -123,7 +154,7 @@ def _simulate(config: RunConfig, name: str) -> Summary:
 def _read(file: Path) -> Summary | None:
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(file.read_text())
-        if isinstance(found, dict):
+        if isinstance(found, dict) and "step_time_s" in found:
             return found
     return None
 

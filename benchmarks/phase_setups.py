@@ -93,8 +93,8 @@ PAPER_CONFIGS = {
     "areal_T1_14B_areal": "14b-areal",
 }
 """Cases that are configurations of the project already: files in ``configs/paper``."""
-PAPER_FITTED = "areal_T1_1.5B_"
-"""What the step overhead in those files was fitted to."""
+PAPER_FITTED = "areal_T1_"
+"""What the numbers in those files were fitted to (`areal_sim.published.calibration`)."""
 
 _NO_SIZE = "the batch size is not given"
 _MOE = "a mixture of experts: not modelled"

@@ -20,6 +20,7 @@ def grouped_bars(
     *,
     title: str,
     ylabel: str,
+    xlabel: str = "",
     label: str = "{:.0f}",
     width: float = 7.5,
 ) -> Figure:
@@ -31,6 +32,7 @@ def grouped_bars(
         value: of a group and a series; None leaves a gap.
         title: above the picture.
         ylabel: quantity and unit.
+        xlabel: what the groups are, where their names do not say it.
         label: how a bar's value is written above it.
         width: in inches.
     """
@@ -60,6 +62,7 @@ def grouped_bars(
             highest = max(highest, height)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(ylabel)
+    axes.set_xlabel(xlabel)
     axes.set_title(title)
     axes.set_ylim(0, 1.28 * highest)
     axes.legend(ncols=min(4, len(series)), fontsize=8, loc="upper left")

@@ -15,6 +15,7 @@ import argparse
 import csv
 import difflib
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from areal_sched.errors import ArealError
 from areal_sim.config import RunConfig
 from areal_sim.sweep import Summary, sweep
 
@@ -171,7 +173,6 @@ def write(name: str, made: Made, text: str, out: Path) -> None:
     """Leave NAME.txt, .csv, .png and .svg in a folder."""
     from analysis.drawing import save, style
 
-    out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.txt").write_text(text)
     (out / f"{name}.csv").write_text(csv_text(made))
     with style():
@@ -210,9 +211,13 @@ def produce(modules: Sequence[Module], arguments: Sequence[str] | None, prog: st
     try:
         return _produce(modules, args)
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"{prog}: interrupted; the same command goes on, finished ones are kept", file=sys.stderr)
         return 130
-    except (OSError, ValueError) as exc:
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ArealError, OSError, ValueError) as exc:
         print(f"{prog}: {exc}", file=sys.stderr)
         return 2
 
@@ -220,6 +225,7 @@ def produce(modules: Sequence[Module], arguments: Sequence[str] | None, prog: st
 def _produce(modules: Sequence[Module], args: argparse.Namespace) -> int:
     from areal_sim.commands.show import count_bar
 
+    args.out.mkdir(parents=True, exist_ok=True)  # before all else: it may not be possible
     needed = {
         f"{short(module)}/{name}": config
         for module in modules

@@ -227,8 +227,8 @@ class TrainerWorld:
         try:
             async with asyncio.timeout(TOKEN_TIMEOUT_S):
                 token = str(json.loads(await reader.readline()).get("token"))
-            known = hmac.compare_digest(token, self._token)
-        except (OSError, TimeoutError, ValueError, AttributeError):
+            known = hmac.compare_digest(token.encode(), self._token.encode())
+        except (OSError, TimeoutError, ValueError, AttributeError, RecursionError):
             pass
         finally:  # also where the run ends meanwhile
             if known and not self._stopping and not self._connected.done():

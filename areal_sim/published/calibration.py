@@ -102,7 +102,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         unit="1",
         prior=1.0,
         spread=1.5,
-        source="nothing is published; the presets were guessed",
+        source="nothing is published; the preset is a guess from that run's own step times",
         meaning="code answers, times the preset's lengths",
     ),
 )

@@ -3,9 +3,9 @@
 Traps, so that nobody compares what cannot be compared:
 
 - "2.77x" is AReaL against its own synchronous variant, not against verl.
-- Figure 4's tokens/s are about 4 times below what Table 1 of the same paper implies (the tokens of
-  a PPO minibatch divided by the time of a whole step would explain it). Its ratios and its shape
-  can be used. They were read off the vector plot, within 0.7 %.
+- Figure 4's tokens/s are several times below what Table 1 of the same paper implies (the tokens of
+  a PPO minibatch divided by the time of a whole step would explain a factor of 4). Its ratios and
+  its shape can be used. They were read off the vector plot, within 0.7 %.
 - verl's hours were estimated by the authors from measured throughput.
 - Table 2's naive row at eta 4 is one seed, far below its neighbours on both sides.
 """

@@ -1,7 +1,7 @@
 """A configuration for each run of the paper: three systems, four models, one set of costs.
 
 What the paper says of its cluster and its layouts is here, and so is what it leaves open
-(`areal_sim.published.assumptions` lists that with what depends on it). ``configs/paper`` holds
+(`paper_figs.assumptions` lists that, with what depends on it). ``configs/paper`` holds
 `toml_of` of each, so that they can be read, run and changed alone.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from areal_sim.config import RunConfig, load_config, parse_config
 from areal_sim.memory import OPTIMIZER_BYTES, PARAMETER_BYTES
@@ -164,8 +163,10 @@ def config_of(
     return parse_config(toml_of(model, system, values), overrides=list(changes))
 
 
-def write_all(folder: Path, values: Values) -> None:
-    """Write the configuration of every cell of Table 1 into a folder."""
-    for row in TABLE_1:
-        for system in SYSTEMS:
-            (folder / file_name(row.model, system)).write_text(toml_of(row.model, system, values))
+def files_of(values: Values) -> dict[str, str]:
+    """The configuration of every cell of Table 1, by its file's name."""
+    return {
+        file_name(row.model, system): toml_of(row.model, system, values)
+        for row in TABLE_1
+        for system in SYSTEMS
+    }

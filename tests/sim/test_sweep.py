@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from areal_sim import sweep as module
 from areal_sim.config import RunConfig, load_config
 from areal_sim.memory import DoesNotFit
 from areal_sim.rundir import simulate
@@ -45,10 +46,11 @@ def test_a_sweep_gives_what_single_runs_give_and_keeps_it(tmp_path: Path) -> Non
     assert counts == [(0, 0)], "nothing is simulated twice"
 
 
-def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"name": "a", "st', "{}", "[]", ""])
+def test_a_damaged_result_is_made_again(tmp_path: Path, text: str) -> None:
     before = sweep({"a": config()}, cache=tmp_path)
     [kept] = tmp_path.iterdir()
-    kept.write_text('{"name": "a", "st')
+    kept.write_text(text)
     assert told(sweep({"a": config()}, cache=tmp_path)["a"]) == told(before["a"])
     assert json.loads(kept.read_text())
 
@@ -107,6 +109,87 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path: Path) -> Non
     while _group_lives(process.pid) and time.monotonic() < until:
         time.sleep(0.05)
     assert not _group_lives(process.pid)
+
+
+@pytest.mark.parametrize("who", ["worker", "parent"])
+def test_who_is_killed(tmp_path: Path, who: str) -> None:
+    """A killed worker is an error in one line; workers of a killed parent end."""
+    script = tmp_path / "sweeper.py"
+    script.write_text(SWEEPER)
+    cache = tmp_path / "cache"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(ROOT), str(cache)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+    assert process.stdout.readline() in ("1\n", "2\n")
+    workers = _children(process.pid, "spawn_main")
+    assert workers
+    if who == "worker":
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+    else:
+        process.kill()
+    _, stderr = process.communicate(timeout=60)
+    if who == "worker":
+        assert process.returncode == 1
+        assert "SweepError: a process of the sweep was killed" in stderr
+    assert list(cache.glob("*.json")), "what was done is kept"
+    until = time.monotonic() + 20
+    while _group_lives(process.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _group_lives(process.pid)
+
+
+def _children(pid: int, what: str) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+        if what in Path(f"/proc/{child}/cmdline").read_text()
+    ]
+
+
+def test_an_interrupted_simulation_is_no_result(tmp_path: Path) -> None:
+    """A worker does not listen to Ctrl-C, also where its parent was told not to."""
+    script = tmp_path / "one.py"
+    script.write_text(
+        "import os, signal, sys, threading, time\n"
+        "from areal_sim.config import load_config\n"
+        "from areal_sim.rundir import simulate\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "config = load_config(sys.argv[1], ['workload.steps=60'])\n"
+        "outcome = simulate(config, name='x')\n"
+        "print(outcome.interrupted, outcome.summary['steps'])\n"
+    )
+    told = subprocess.run(
+        [sys.executable, str(script), str(ROOT / "configs" / "home-8gpu.toml")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert told.stdout == "False 60\n", told.stderr
+
+
+def test_what_a_result_depends_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A changed model is another key, as changed code is."""
+    for package in ("areal_sched", "areal_sim", "traces", "analysis"):
+        (tmp_path / package / "models").mkdir(parents=True)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "areal_sim" / "sweep.py"))
+    seen = set()
+    for name, text in (("a.py", "x = 1"), ("models/a.json", "{}"), ("models/a.json", "[]")):
+        (tmp_path / "areal_sim" / name).write_text(text)
+        module.source_sha256.cache_clear()
+        seen.add(module.source_sha256())
+    module.source_sha256.cache_clear()
+    assert len(seen) == 3
 
 
 def _group_lives(group: int) -> bool:
