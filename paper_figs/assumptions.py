@@ -1,7 +1,7 @@
 """What the paper leaves open, and how much it matters: Table 1 with it halved and doubled.
 
 Each assumption is listed once, here. All else stays as it is, fitted numbers too, so this is how
-far a cell moves, not how far it would be off after fitting anew. AReaL's cells rest on 8 steps each:
+far a cell moves, not how far it would be off after fitting anew. AReaL has 8 steps in each cell:
 what is below 2 % is noise.
 """
 

@@ -211,7 +211,7 @@ def produce(modules: Sequence[Module], arguments: Sequence[str] | None, prog: st
     try:
         return _produce(modules, args)
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on, finished ones are kept", file=sys.stderr)
+        print(f"{prog}: interrupted; what is finished is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain once more at its exit.
