@@ -107,7 +107,7 @@ def test_a_question_that_nobody_waits_for_is_given_up(lab: Lab) -> None:
         await asyncio.sleep(0.05)
         question.cancel()
         await asyncio.gather(question, return_exceptions=True)
-        rollouts = [lab.submit([3, 4], 300) for _ in range(8)]
+        rollouts = [lab.submit([3, 4], 450) for _ in range(8)]
         await lab.generating(rollouts)  # all at once: the question has left its place
         await lab.settled(rollouts)
 
