@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.drawing import new_figure, save, style
 from analysis.summary import WALL_CLOCK_KEYS, keys_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PANELS: tuple[tuple[str, str, float], ...] = (
     ("effective_throughput_tokens_per_s", "effective throughput, thousand tokens/s", 1e-3),
@@ -40,6 +41,8 @@ def frame_of(
         are spread over columns. Wall-clock keys are left out, so that the table is the same
         everywhere.
     """
+    import pandas as pd
+
     rows = []
     for name, varied in settings.items():
         summary = keys_of(dict(summaries[name]))

@@ -87,8 +87,10 @@ SCALE_FITTED_ON = "verl_fa_7B_sync_32"
 SCALE_SHARED = "verl_fa_7B_"
 
 PAPER_CONFIGS = {
+    "areal_T1_1.5B_verl": "1.5b-verl",
     "areal_T1_1.5B_syncareal": "1.5b-sync",
     "areal_T1_1.5B_areal": "1.5b-areal",
+    "areal_T1_14B_verl": "14b-verl",
     "areal_T1_14B_syncareal": "14b-sync",
     "areal_T1_14B_areal": "14b-areal",
 }
@@ -100,13 +102,10 @@ _NO_SIZE = "the batch size is not given"
 _MOE = "a mixture of experts: not modelled"
 _STAGES = "lengths grow over three stages, and the file gives the mean step over all of them"
 _ONLY_RATE = "gives TFLOP/s of a trainer, no times; training_efficiency is fitted to it"
-_OTHER_SYSTEM = "the set-up is that of the row 'syncareal'; no parameter tells the systems apart"
 
 REASONS: dict[str, str] = {
     "verl_1off_7B_sync_fsdp2": _NO_SIZE,
     "verl_1off_7B_1stepoff_fsdp2": _NO_SIZE,
-    "areal_T1_1.5B_verl": _OTHER_SYSTEM,
-    "areal_T1_14B_verl": _OTHER_SYSTEM,
     "areal_F6a_1B_train_tflops": _ONLY_RATE,
     "areal_F6a_7B_train_tflops": _ONLY_RATE,
     "areal_F6a_32B_train_tflops": _ONLY_RATE,

@@ -34,10 +34,12 @@ def problem(kind: RewardKind = "exact", reference: str = "1") -> Problem:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a test; soon afterwards nothing is left of its workers."""
+    # Other tests may have left something for good, as Python's resource tracker is.
+    before = set(psutil.Process().children(recursive=True))
     asyncio.run(coroutine)
     # What a worker had started is ended by the kernel, a moment after the worker itself.
     give_up_s = time.monotonic() + PATIENCE_S
-    while left := psutil.Process().children(recursive=True):
+    while left := set(psutil.Process().children(recursive=True)) - before:
         assert time.monotonic() < give_up_s, left
         time.sleep(0.01)
 

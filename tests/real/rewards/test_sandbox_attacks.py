@@ -194,10 +194,11 @@ ENDLESS = {
 @pytest.mark.parametrize("name", ENDLESS)
 def test_runs_out_of_time(sandbox: Sandbox, name: str) -> None:
     """And leaves neither a process nor a zombie behind."""
+    before = psutil.Process().children(recursive=True)  # Python's own, of other tests
     outcome = run(sandbox, ENDLESS[name], SHORT)
 
     assert outcome.ending == "wall"
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
 
 
 def test_processor_time_is_limited_too(sandbox: Sandbox) -> None:
