@@ -23,6 +23,9 @@ INK = "#222222"
 FAINT = "#6b6b6b"
 BELOW_FULL = "#c3dcee"
 """Behind the rollouts of a server that generates with fewer than the most."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Of many series, in order; the colours are those of Okabe and Ito."""
 SERIES = "#0072b2"
 SECOND = "#d55e00"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.drawing import new_figure, save, style
+from analysis.drawing import COLOURS, MARKERS, new_figure, save, style
 from analysis.summary import WALL_CLOCK_KEYS, keys_of
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ PANELS: tuple[tuple[str, str, float], ...] = (
 
 MOST_LINES = 10
 """Combinations of the other keys that a picture has lines for."""
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def frame_of(

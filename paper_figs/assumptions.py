@@ -162,8 +162,7 @@ def make(results: Results) -> Made:
 def _draw(
     moved: Callable[[str, System, int, float], float], columns: list[tuple[str, System]]
 ) -> Figure:
-    from analysis.drawing import INK, new_figure
-    from paper_figs.charts import COLOURS
+    from analysis.drawing import COLOURS, INK, new_figure
 
     figure = new_figure(11.0, 4.2)
     panels = figure.subplots(1, len(columns), sharey=True, sharex=True)

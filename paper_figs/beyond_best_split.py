@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from analysis.drawing import COLOURS, MARKERS
 from areal_sched.errors import ConfigError
 from areal_sim.config import RunConfig
 from areal_sim.published.systems import GPUS_PER_NODE, config_of
-from paper_figs.charts import COLOURS, MARKERS
 from paper_figs.figure import Cell, Made, Results, run
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from analysis.drawing import COLOURS
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def grouped_bars(

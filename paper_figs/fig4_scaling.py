@@ -9,6 +9,7 @@ smallest. Nothing was fitted to the figure, but one of its points is almost a fi
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from areal_sim.config import RunConfig
@@ -118,15 +119,11 @@ def _curve(model: str, context: int) -> str:
     return f"{model.upper()} {context // 1024}k"
 
 
-def _draw(throughput: object) -> Figure:
-    from collections.abc import Callable
-    from typing import cast
-
+def _draw(of: Callable[[str, int, System, int], float]) -> Figure:
     from matplotlib.ticker import LogLocator
 
     from analysis.drawing import FAINT, new_figure
 
-    of = cast("Callable[[str, int, System, int], float]", throughput)
     models = list(dict.fromkeys(model for model, _, _ in FIGURE_4))
     contexts = list(dict.fromkeys(context for _, context, _ in FIGURE_4))
     figure = new_figure(3.4 * len(models), 3.0 * len(contexts))

@@ -8,6 +8,7 @@ wait for the trainer, as they would for 7B with eta 8. Nothing was fitted.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from areal_sim.config import RunConfig
@@ -76,13 +77,9 @@ def make(results: Results) -> Made:
     return Made(cells=cells, draw=lambda: _draw(tokens_per_s))
 
 
-def _draw(tokens_per_s: object) -> Figure:
-    from collections.abc import Callable
-    from typing import cast
-
+def _draw(of: Callable[[str, str], float]) -> Figure:
     from analysis.drawing import new_figure
 
-    of = cast("Callable[[str, str], float]", tokens_per_s)
     figure = new_figure(6.0, 3.2)
     axes = figure.add_subplot()
     for number, (mode, name) in enumerate(MODES.items()):

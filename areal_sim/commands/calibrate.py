@@ -127,20 +127,13 @@ def _check_paths(args: argparse.Namespace) -> None:
 
 def _write(texts: dict[Path, str], lengths: Path | None, calibration: Calibration) -> None:
     """Write the files, all of them or none."""
+    from areal_sim.commands.files import replace_together, text_writer
     from traces.schema import write_workload
 
-    paths = [*texts, *([lengths] if lengths is not None else [])]
-    parts = {path: path.with_name(f"part-of-{path.name}") for path in paths}
-    try:
-        for path, text in texts.items():
-            parts[path].write_text(text, encoding="utf-8")
-        if lengths is not None:
-            write_workload(calibration.lengths, parts[lengths])
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    writers = {path: text_writer(text) for path, text in texts.items()}
+    if lengths is not None:
+        writers[lengths] = lambda path: write_workload(calibration.lengths, path)
+    replace_together(writers)
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:

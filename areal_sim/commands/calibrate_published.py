@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +45,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry it out."""
+    from areal_sim.commands.files import replace_together, text_writer
     from areal_sim.published import calibration
     from areal_sim.published.fit import fit
     from areal_sim.published.systems import files_of
@@ -60,26 +60,12 @@ def run(args: argparse.Namespace) -> int:
 
     with count_bar("simulations", quiet=args.quiet) as done:
         found = fit(cache=args.cache, jobs=args.jobs, told=told, done=done)
-    replace_all(
-        {file: toml_of_fit(found)}
-        | {folder / name: text for name, text in files_of(found.values).items()}
-    )
+    texts = {file: toml_of_fit(found)}
+    texts |= {folder / name: text for name, text in files_of(found.values).items()}
+    replace_together({path: text_writer(text) for path, text in texts.items()})
     _show(found)
     print(f"written: {file}, and a configuration for every cell in {folder}")
     return 0
-
-
-def replace_all(texts: Mapping[Path, str]) -> None:
-    """Write files so that each has its old or its new text, whatever happens, and soon all."""
-    drafts = {path: path.with_suffix(".draft") for path in texts}
-    try:
-        for path, text in texts.items():
-            drafts[path].write_text(text)
-        for path, draft in drafts.items():
-            draft.replace(path)
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
 
 
 def toml_of_fit(found: Fit) -> str:

@@ -109,6 +109,7 @@ def _runs(args: argparse.Namespace) -> list[SweepRun[RunConfig]]:
 
 
 def _show(frame: pd.DataFrame, keys: list[str]) -> None:
+    import pandas as pd
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -121,7 +122,7 @@ def _show(frame: pd.DataFrame, keys: list[str]) -> None:
     best = frame["effective_throughput_tokens_per_s"].astype(float).idxmax()
     for number, row in frame.iterrows():
         values = [
-            "-" if row[column] is None or row[column] != row[column] else form.format(row[column])
+            "-" if pd.isna(row[column]) else form.format(row[column])
             for column, _, form in _COLUMNS
         ]
         mark = " *" if number == best else ""

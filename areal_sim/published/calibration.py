@@ -7,13 +7,9 @@ configurations in ``configs/paper`` that hold them.
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from areal_sched.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 FILE = Path(__file__).with_name("calibration.toml")
@@ -112,31 +108,3 @@ Values = Mapping[str, float]
 """Values of `PARAMETERS` by name."""
 
 NAMES = tuple(parameter.name for parameter in PARAMETERS)
-
-
-def read(path: Path = FILE) -> dict[str, float]:
-    """The fitted values.
-
-    Raises:
-        ConfigError: the file is no calibration, or a number is missing in it.
-    """
-    try:
-        table = tomllib.loads(path.read_text())["values"]
-        values = {name: float(table[name]) for name in NAMES}
-    except OSError as exc:
-        raise ConfigError(
-            f"{path}: {exc.strerror}; areal-sim calibrate-published makes it"
-        ) from None
-    except KeyError as exc:
-        raise ConfigError(f"{path}: values.{exc.args[0]} is missing") from None
-    except (ValueError, TypeError) as exc:
-        raise ConfigError(f"{path}: not a calibration: {exc}") from None
-    for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{path}: values.{name} = {value!r}: must be above 0")
-    return values
-
-
-def priors() -> dict[str, float]:
-    """Every parameter at its prior."""
-    return {parameter.name: parameter.prior for parameter in PARAMETERS}

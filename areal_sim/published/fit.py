@@ -73,7 +73,6 @@ class Fit:
     values: dict[str, float]
     errors: dict[str, float]
     residuals: tuple[Residual, ...]
-    evaluations: int
 
 
 def hours_of(summary: Summary, steps: int) -> float:
@@ -97,6 +96,9 @@ def fit(
         jobs: processes at a time.
         told: called with a line about each iteration.
         done: called with simulations done and to do.
+
+    Raises:
+        SweepError: a process was killed; see `areal_sim.sweep.sweep`.
     """
     prior = np.log([parameter.prior for parameter in PARAMETERS])
     spread = np.log([parameter.spread for parameter in PARAMETERS])
@@ -141,7 +143,6 @@ def fit(
         values=values,
         errors=dict(zip(NAMES, errors.tolist(), strict=True)),
         residuals=tuple(rows),
-        evaluations=int(coarse.nfev + solved.nfev),
     )
 
 

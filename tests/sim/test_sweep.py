@@ -84,7 +84,8 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path: Path) -> None:
+def _begun(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A sweep that has finished its short runs and is at its long one; and its cache."""
     script = tmp_path / "sweeper.py"
     script.write_text(SWEEPER)
     cache = tmp_path / "cache"
@@ -99,6 +100,11 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path: Path) -> Non
     assert process.stdout is not None
     assert process.stdout.readline() == "0\n"
     assert process.stdout.readline() in ("1\n", "2\n")
+    return process, cache
+
+
+def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path: Path) -> None:
+    process, cache = _begun(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everyone gets it
     _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
@@ -114,20 +120,7 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_done(tmp_path: Path) -> Non
 @pytest.mark.parametrize("who", ["worker", "parent"])
 def test_who_is_killed(tmp_path: Path, who: str) -> None:
     """A killed worker is an error in one line; workers of a killed parent end."""
-    script = tmp_path / "sweeper.py"
-    script.write_text(SWEEPER)
-    cache = tmp_path / "cache"
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(ROOT), str(cache)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "0\n"
-    assert process.stdout.readline() in ("1\n", "2\n")
+    process, cache = _begun(tmp_path)
     workers = _children(process.pid, "spawn_main")
     assert workers
     if who == "worker":
