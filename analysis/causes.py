@@ -31,6 +31,11 @@ class Cause:
     hatch: str = ""
     hatch_colour: str = "white"
 
+    @property
+    def busy(self) -> bool:
+        """The GPU works: neither idle nor left over. For energy; shares go by `idle`."""
+        return not self.idle and self.side != "none"
+
 
 _BLUE, _SKY, _GREEN = "#0072b2", "#56b4e9", "#009e73"
 _ORANGE, _VERMILION, _PURPLE, _YELLOW = "#e69f00", "#d55e00", "#cc79a7", "#f0e442"

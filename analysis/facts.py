@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.errors import AnalysisError
+from analysis.power import Power
 
 _COUNTS = (
     "gpus",
@@ -44,6 +45,7 @@ class RunFacts:
         steps: training steps asked for.
         seed, config_sha256: what identifies the configuration.
         published: published numbers of the same run, if there are any.
+        power: what one GPU draws and costs; None where the header does not say.
         options, limits: the scheduler's options and limits, as configured.
 
     Raises:
@@ -64,6 +66,7 @@ class RunFacts:
     seed: int
     config_sha256: str
     published: Mapping[str, Any] | None = None
+    power: Power | None = None
     scheduler: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
@@ -110,13 +113,14 @@ class RunFacts:
         run = header.get("run")
         if not isinstance(run, Mapping):
             raise AnalysisError(f"{source}: the header says nothing of the run (no key 'run')")
-        names = set(cls.__dataclass_fields__) - {"scheduler", "options", "limits"}
+        names = set(cls.__dataclass_fields__) - {"scheduler", "options", "limits", "power"}
         missing = sorted(names - set(run) - {"published"})
         if missing:
             raise AnalysisError(f"{source}: header: run.{missing[0]} is missing")
         try:
             return cls(
                 **{name: run[name] for name in names if name in run},
+                power=Power.from_header(run.get("power")),
                 scheduler=str(header.get("scheduler", "")),
                 options=dict(header.get("options") or {}),
                 limits=dict(header.get("limits") or {}),

@@ -10,6 +10,7 @@ import numpy as np
 from analysis.accounts import accounts
 from analysis.causes import CAUSES
 from analysis.columns import Ints
+from analysis.power import power_summary
 from analysis.recorder import RunRecorder
 from analysis.steps import SteadyState, Steps, steady_state, steps_of
 from analysis.tiling import server_tiles
@@ -51,6 +52,27 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("simulated_hours", "hours", _RUN, "Length of the run on its own clock."),
     Key("gpu_hours", "GPU hours", _RUN, "`gpus` times `simulated_hours`."),
+    Key("cost_usd", "USD", _RUN, "`gpu_hours` times the rent of one GPU; `null` where unknown."),
+    Key(
+        "usd_per_million_trained_tokens",
+        "USD/million trained tokens",
+        _RUN,
+        "`cost_usd` by `trained_tokens`.",
+    ),
+    Key(
+        "energy_kwh",
+        "kWh",
+        _RUN,
+        "Energy of all GPUs and their share of the nodes: busy causes at busy watts, idle ones and "
+        "unused GPUs at idle watts. An upper bound where busy watts are the data sheet's. `null` "
+        "where unknown.",
+    ),
+    Key(
+        "energy_j_per_trained_token",
+        "J/trained token",
+        _RUN,
+        "`energy_kwh` by `trained_tokens`.",
+    ),
     Key("trajectories", "trajectories", _RUN, "Trajectories trained."),
     Key("discarded_trajectories", "rollouts", _RUN, "Rollouts dropped or failed."),
     Key("dropped_trajectories", "rollouts", _RUN, "Rollouts the scheduler dropped."),
@@ -68,6 +90,7 @@ KEYS: tuple[Key, ...] = (
         "How often rollouts were stopped and lost their KV cache, over all rollouts.",
     ),
     Key("generated_tokens", "tokens", _RUN, "Tokens servers generated, also those lost later."),
+    Key("trained_tokens", "tokens", _RUN, "Generated tokens of trained trajectories."),
     Key(
         "recomputed_tokens",
         "tokens",
@@ -167,6 +190,7 @@ def summarise(
     spans = recorder.server_spans
     seconds = (steady.end_ns - steady.start_ns) / _NS_PER_S
     tokens = int(steps.generated_tokens[steady.first_step :].sum())
+    trained_tokens = int(steps.generated_tokens.sum())
     return {
         "name": facts.name,
         "scheduler": facts.scheduler,
@@ -178,6 +202,7 @@ def summarise(
         "transient_steps": steady.first_step,
         "simulated_hours": end_ns / _NS_PER_HOUR,
         "gpu_hours": facts.gpus * end_ns / _NS_PER_HOUR,
+        **power_summary(facts.power, whole.gpu_ns, trained_tokens),
         "trajectories": trained,
         "discarded_trajectories": dropped + failed,
         "dropped_trajectories": dropped,
@@ -185,6 +210,7 @@ def summarise(
         "live_rollouts": len(phase) - trained - dropped - failed,
         "interruptions": int(recorder.trajectories["interruptions"].sum(dtype=np.int64)),
         "generated_tokens": int(spans["generated_tokens"].sum()),
+        "trained_tokens": trained_tokens,
         "recomputed_tokens": int(spans["recomputed_tokens"].sum()),
         "step_time_s": _step_times(steps.step_ns[steady.first_step :]),
         "effective_throughput_tokens_per_s": tokens / seconds if seconds else None,

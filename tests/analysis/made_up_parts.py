@@ -114,6 +114,13 @@ def header_of(
             "train_batch_rollouts": limits["train_batch_rollouts"],
             "config_sha256": "0" * 64,
             "published": None,
+            "power": {
+                "busy_watts": 700.0,
+                "idle_watts": 100.0,
+                "host_watts_per_gpu": 50.0,
+                "power_usage_effectiveness": 1.25,
+                "usd_per_gpu_hour": 2.0,
+            },
             **run,
         },
     }
