@@ -254,5 +254,6 @@ def header_of(config: RunConfig, name: str) -> dict[str, Any]:
             "seed": config.sim.seed,
             "config_sha256": config_sha256(config),
             "published": published,
+            "power": config.power,
         },
     }

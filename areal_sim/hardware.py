@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from areal_sched.errors import ConfigError, nearest
+from areal_sim.power import GPU_POWER, GpuPower
 
 MIB = 1024 * 1024
 TERA = 10**12
@@ -27,7 +28,8 @@ class Gpu:
         dense_flops: peak dense bf16/fp16 tensor throughput, operations per second.
         nvlink_bytes_per_s: bandwidth to the other GPUs of the node, one direction, per GPU. For
             cards without an NVLink switch this is PCI Express.
-        source: where the numbers come from.
+        power: what it draws and costs, each number with its basis and source.
+        source: where the other numbers come from.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Gpu:
     hbm_bytes_per_s: float
     dense_flops: float
     nvlink_bytes_per_s: float
+    power: GpuPower
     source: str
 
     def __post_init__(self) -> None:
@@ -42,6 +45,26 @@ class Gpu:
             value = getattr(self, field)
             if not value > 0:
                 raise ConfigError(f"gpu {self.name}: {field} = {value!r}: must be positive")
+
+    @property
+    def busy_watts(self) -> float:
+        """Board power of the data sheet, watts: an upper bound of what a busy GPU draws."""
+        return self.power.busy_watts.value
+
+    @property
+    def idle_watts(self) -> float:
+        """What it draws while it waits with a model loaded, watts."""
+        return self.power.idle_watts.value
+
+    @property
+    def host_watts(self) -> float:
+        """Its share of what the rest of its node draws, watts."""
+        return self.power.host_watts.value
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Rent on demand, USD an hour."""
+        return self.power.usd_per_hour.value
 
 
 def _row(
@@ -53,6 +76,7 @@ def _row(
         hbm_bytes_per_s=hbm_gb * GIGA,
         dense_flops=teraflops * TERA,
         nvlink_bytes_per_s=link_gb * GIGA,
+        power=GPU_POWER[name],
         source=f"{source}; memory: total reported by nvidia-smi",
     )
 

@@ -32,7 +32,11 @@ class ClusterConfig(Section):
 
     TABLE: ClassVar[str] = "cluster"
     ELSEWHERE: ClassVar[frozenset[str]] = frozenset(
-        {"gpu", "network_bytes_per_s_per_node", "generation_share", "colocated"}
+        {
+            *("gpu", "network_bytes_per_s_per_node", "generation_share", "colocated"),
+            *("busy_watts", "idle_watts", "host_watts_per_gpu", "power_usage_effectiveness"),
+            "usd_per_gpu_hour",
+        }
     )
 
     nodes: int = whole("number of nodes, all alike", 1)

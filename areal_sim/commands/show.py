@@ -114,6 +114,16 @@ def summary_rows(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "  of these left out as start-up below (*)", f"{summary['transient_steps']:,}"
     yield "simulated time", duration(summary["simulated_hours"] * 3600)
     yield "GPU-hours", f"{summary['gpu_hours']:,.1f}"
+    yield (
+        "cost, and by trained tokens",
+        f"{text(summary['cost_usd'], '{:,.2f} USD')}, "
+        f"{text(summary['usd_per_million_trained_tokens'], '{:,.3g} USD/million')}",
+    )
+    yield (
+        "energy, and by trained tokens",
+        f"{text(summary['energy_kwh'], '{:,.1f} kWh')}, "
+        f"{text(summary['energy_j_per_trained_token'], '{:,.3g} J/token')}",
+    )
     yield "step time, mean (*)", text(step["mean"], "{:,.1f} s")
     yield (
         "step time, median and 99th percentile (*)",

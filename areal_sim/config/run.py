@@ -45,6 +45,7 @@ class RunConfig(Section):
         self._check_parallel("sim.server", server.tensor_parallel)
         self._check_parallel("sim.trainer", trainer.tensor_parallel)
         _ = self.placement
+        self._check_power()
         context = self.workload.max_context_tokens
         if context > trainer.micro_batch_tokens:
             raise ConfigError(
@@ -77,6 +78,21 @@ class RunConfig(Section):
                 f"sim.trainer.pipeline_parallel = {stages}: {model.name} has only"
                 f" {model.num_layers} layers"
             )
+
+    @property
+    def power(self) -> dict[str, float | None]:
+        """Watts and price of one GPU; None is unknown. See `ClusterConfig.power`."""
+        # Where all is measured, `cluster.gpu` may be a default that nobody meant.
+        return self.cluster.power(gpu_counts=not self.measured)
+
+    def _check_power(self) -> None:
+        busy, idle = self.power["busy_watts"], self.power["idle_watts"]
+        if busy is None or idle is None or idle <= busy:
+            return
+        of_gpu = "" if self.cluster.idle_watts is not None else f" (that of {self.cluster.gpu})"
+        raise ConfigError(
+            f"cluster.idle_watts = {idle!r}{of_gpu}: must be at most the busy_watts of {busy!r}"
+        )
 
     def _check_parallel(self, where: str, parallel: int) -> None:
         """Tensor parallelism stays within a node, and the model's heads must divide over it."""

@@ -13,6 +13,7 @@ from areal_sched.config.sections import one_of
 from areal_sched.errors import ConfigError, nearest
 from areal_sim.hardware import Cluster, gpu
 from areal_sim.models import ALIASES, ModelShape, load_model, model_names
+from areal_sim.power import POWER_USAGE_EFFECTIVENESS
 
 DEFAULT_GENERATION_SHARE = 0.75
 """AReaL paper (arXiv 2505.24298), experiment setup: 75 % of the GPUs generate, 25 % train."""
@@ -30,7 +31,13 @@ class ClusterConfig(Section):
 `round(gpus * generation_share / t) * t` GPUs generate, where `t` is `sim.server.tensor_parallel`;
 half a server is rounded up. Of the others the trainer takes the largest multiple of
 `sim.trainer.tensor_parallel * sim.trainer.pipeline_parallel`. Colocated, both take the largest
-multiple of all GPUs. GPUs left over stay unused, but GPU-hours count all GPUs of the cluster.
+multiple of all GPUs. GPUs left over stay unused, but GPU-hours, cost and energy count all GPUs of
+the cluster.
+
+Watts and price change nothing in a run, only its `cost_usd` and `energy_kwh`:
+[cost and energy](../guides/cost-and-energy.md). The kind of GPU does not matter where times and
+room were measured, with `sim.cost.provider = "fitted"` and both `sim.server.kv_cache_tokens` and
+`max_running_rollouts`; there, what is not set is unknown.
 """
 
     gpu: str = string("GPU model, by the name it has in `areal_sim.hardware`", "H800")
@@ -51,6 +58,44 @@ multiple of all GPUs. GPUs left over stay unused, but GPU-hours count all GPUs o
         otherwise=f"`{DEFAULT_GENERATION_SHARE}`, unless `colocated`",
     )
     colocated: bool = flag("all GPUs generate and train in turn", False)
+    busy_watts: float | None = number(
+        "power of one GPU that works",
+        None,
+        unit="W",
+        above=0,
+        optional=True,
+        otherwise="`gpu`'s board power, an upper bound",
+    )
+    idle_watts: float | None = number(
+        "power of one GPU that waits, at most `busy_watts`",
+        None,
+        unit="W",
+        least=0,
+        optional=True,
+        otherwise="`gpu`'s, with a model loaded",
+    )
+    host_watts_per_gpu: float | None = number(
+        "power of processors, memory, fans and network of a node, by GPU",
+        None,
+        unit="W",
+        least=0,
+        optional=True,
+        otherwise="that of nodes with such a `gpu`",
+    )
+    power_usage_effectiveness: float = number(
+        "power of the site over power of its nodes; the default leaves cooling out",
+        POWER_USAGE_EFFECTIVENESS,
+        unit="1",
+        least=1,
+    )
+    usd_per_gpu_hour: float | None = number(
+        "rent of one GPU, used or not, electricity included",
+        None,
+        unit="USD/h",
+        least=0,
+        optional=True,
+        otherwise="`gpu`'s list price",
+    )
 
     def _check(self) -> None:
         try:
@@ -78,6 +123,25 @@ multiple of all GPUs. GPUs left over stay unused, but GPU-hours count all GPUs o
             gpus_per_node=self.gpus_per_node,
             network_bytes_per_s_per_node=self.network_bytes_per_s_per_node,
         )
+
+    def power(self, *, gpu_counts: bool = True) -> dict[str, float | None]:
+        """Watts and price of one GPU as a journal's header states them, under ``run.power``.
+
+        Args:
+            gpu_counts: what is not set is taken from `gpu`; otherwise it is None, unknown.
+        """
+        card = gpu(self.gpu)
+        of_gpu = {
+            "busy_watts": card.busy_watts,
+            "idle_watts": card.idle_watts,
+            "host_watts_per_gpu": card.host_watts,
+            "usd_per_gpu_hour": card.usd_per_hour,
+        }
+        power: dict[str, float | None] = {}
+        for name, default in of_gpu.items():
+            given = getattr(self, name)
+            power[name] = default if given is None and gpu_counts else given
+        return {**power, "power_usage_effectiveness": self.power_usage_effectiveness}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

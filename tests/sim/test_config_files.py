@@ -77,7 +77,8 @@ FREE_KEYS = {
         *("sim.trainer.recompute_proximal", "sim.trainer.recompute_activations"),
         *("sim.server.static_memory_fraction", "sim.server.max_running_rollouts"),
         *("limits.eta", "limits.max_lag", "limits.max_failures_per_group"),
-        "cluster.network_bytes_per_s_per_node",
+        *("cluster.network_bytes_per_s_per_node", "cluster.host_watts_per_gpu"),
+        *("cluster.power_usage_effectiveness", "cluster.usd_per_gpu_hour"),
     )
 }
 FREE_KEYS |= {

@@ -1,6 +1,11 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from areal_sim.hardware import GPUS, Cluster, ServerLayout, TrainerLayout, gpu, paper_cluster
+from areal_sim.power import GPU_POWER, reference_table
 
 
 @pytest.mark.parametrize("name", GPUS)
@@ -12,6 +17,10 @@ def test_every_gpu_has_plausible_numbers_and_a_source(name: str) -> None:
     assert 1e14 < card.dense_flops < 3e15
     assert 30e9 <= card.nvlink_bytes_per_s <= 900e9
     assert "NVIDIA" in card.source
+    assert 300 <= card.busy_watts <= 1000
+    assert 0.1 < card.idle_watts / card.busy_watts < 0.4
+    assert 50 < card.host_watts < card.busy_watts
+    assert 0.2 < card.usd_per_hour < 10
     # Machine balance: a dense/sparse mix-up would double it. H20 is the bandwidth-heavy one.
     assert 30 < card.dense_flops / card.hbm_bytes_per_s < 450
 
@@ -21,6 +30,44 @@ def test_the_expected_gpus_are_there() -> None:
         *("A100-40GB", "A100-80GB", "H100", "H800", "H200", "H20", "B200", "L40S", "A40"),
         "RTX4090",
     }
+
+
+def test_every_number_of_power_and_price_says_where_it_comes_from() -> None:
+    assert GPU_POWER.keys() == GPUS.keys()
+    for name, power in GPU_POWER.items():
+        figures = dict(power.figures())
+        assert figures["busy_watts"].basis == "data sheet"
+        assert figures["busy_watts"].source.startswith("NVIDIA")
+        assert figures["usd_per_hour"].unit == "USD/h"
+        for figure in figures.values():
+            assert figure.source, name
+            listed = figure.basis == "list price"
+            assert bool(re.search(r"seen \w+ 20\d\d$", figure.source)) == listed, figure.source
+
+
+def test_board_power_is_the_data_sheets() -> None:
+    assert {name: card.busy_watts for name, card in GPUS.items()} == {
+        **dict.fromkeys(("A100-40GB", "A100-80GB", "H20"), 400),
+        **dict.fromkeys(("H100", "H800", "H200"), 700),
+        **{"B200": 1000, "L40S": 350, "A40": 300, "RTX4090": 450},
+    }
+
+
+def test_impossible_power_is_named() -> None:
+    power = gpu("H100").power
+    with pytest.raises(
+        ValueError, match=r"^idle_watts = 701\.0: must be at most busy_watts = 700\.0$"
+    ):
+        replace(power, idle_watts=replace(power.idle_watts, value=701.0))
+    with pytest.raises(ValueError, match=r"^usd_per_hour = 0: must be positive$"):
+        replace(power, usd_per_hour=replace(power.usd_per_hour, value=0))
+
+
+def test_the_guide_has_the_table() -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs" / "guides" / "cost-and-energy.md"
+    assert reference_table() in guide.read_text(encoding="utf-8"), (
+        "put it in again: python -m areal_sim.power"
+    )
 
 
 def test_h800_is_an_h100_with_a_slower_link() -> None:
