@@ -52,7 +52,7 @@ def setup_of(config: RunConfig) -> Setup:
     return Setup(
         limits=config.limits(),
         steps=config.workload.steps,
-        servers=config.servers,
+        servers=config.servers // sim.slice,
         colocated=config.cluster.colocated,
         max_running_rollouts=most_running,
         kv_cache_tokens=kv_cache_tokens,
@@ -60,9 +60,9 @@ def setup_of(config: RunConfig) -> Setup:
         kv_reserve_tokens=max(1, sim.server.kv_reserve_tokens_per_rollout),
         costs=costs_of(config, kv_cache_tokens),
         layout=layout_of(config),
-        source=source_of(config),
+        source=source_of(config.workload, sim.seed),
         max_response_tokens=config.workload.max_response_tokens,
-        reward_workers=sim.rewards.workers,
+        reward_workers=max(1, sim.rewards.workers // sim.slice),
         reward_service_s=sim.rewards.service_s,
         reward_service_variation=sim.rewards.service_variation,
         save_s=sim.evaluation.pause_s,
@@ -127,7 +127,7 @@ def layout_of(config: RunConfig) -> Callable[[Sequence[int]], PackedStep]:
     trainer = config.sim.trainer
     algorithm = getattr(packing, trainer.packing)
     balance = getattr(packing, trainer.balance)
-    ranks = config.data_parallel_ranks
+    ranks = config.data_parallel_ranks // config.sim.slice
 
     def layout(sizes: Sequence[int]) -> PackedStep:
         return packing.pack(
@@ -142,19 +142,18 @@ def layout_of(config: RunConfig) -> Callable[[Sequence[int]], PackedStep]:
     return layout
 
 
-def source_of(config: RunConfig) -> WorkloadSource:
+def source_of(workload: WorkloadConfig, seed: int) -> WorkloadSource:
     """The workload: prompt and response lengths.
 
     Raises:
         ConfigError: the trace cannot be read or used.
     """
-    workload = config.workload
     prompts = _prompts(workload)
     if workload.trace is not None:
         try:
             return ResampledWorkload(
                 load(workload.trace, workload.trace_format),
-                seed=config.sim.seed,
+                seed=seed,
                 max_response_tokens=workload.max_response_tokens,
                 max_prompt_tokens=workload.max_prompt_tokens,
                 mode=workload.resample or "by_prompt",
@@ -191,7 +190,7 @@ def source_of(config: RunConfig) -> WorkloadSource:
     return SyntheticWorkload(
         _scaled(model, workload.length_scale),
         prompts or default_prompts,
-        seed=config.sim.seed,
+        seed=seed,
         max_response_tokens=workload.max_response_tokens,
         max_prompt_tokens=workload.max_prompt_tokens,
     )
@@ -223,6 +222,15 @@ def _scaled(model: Any, factor: float) -> Any:
     )
 
 
+def _unused_gpus(config: RunConfig) -> int:
+    """Of the cluster or the slice: all that do nothing."""
+    if (part := config.sim.slice) == 1:
+        return config.unused_gpus
+    generating, training = config.generation_gpus // part, config.training_gpus // part
+    both = max(generating, training) if config.cluster.colocated else generating + training
+    return config.gpus // part - both
+
+
 def header_of(config: RunConfig, name: str) -> dict[str, Any]:
     """The journal's header: what replay and analysis need to know of the run.
 
@@ -235,19 +243,20 @@ def header_of(config: RunConfig, name: str) -> dict[str, Any]:
     if config.published is not None:
         published = {"hours": config.published_hours, "label": config.published.label}
     path = config.scheduler.class_path
+    part = config.sim.slice
     return {
         "scheduler": built_in().get(path, path),
         "options": dict(config.scheduler.options),
         "limits": dataclasses.asdict(limits),
         "run": {
             "name": name,
-            "gpus": config.gpus,
-            "generation_gpus": config.generation_gpus,
+            "gpus": config.gpus // part,
+            "generation_gpus": config.generation_gpus // part,
             "gpus_per_server": config.sim.server.tensor_parallel,
-            "servers": config.servers,
-            "training_gpus": config.training_gpus,
+            "servers": config.servers // part,
+            "training_gpus": config.training_gpus // part,
             "colocated": config.cluster.colocated,
-            "unused_gpus": config.unused_gpus,
+            "unused_gpus": _unused_gpus(config),
             "group_size": limits.group_size,
             "train_batch_rollouts": limits.train_batch_rollouts,
             "steps": config.workload.steps,

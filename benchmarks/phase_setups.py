@@ -190,7 +190,11 @@ def scale_for_mean(row: Row, folder: Path) -> float:
 
 def _mean_tokens(row: Row, folder: Path, length_scale: float) -> float:
     config = config_of(row, folder, steps=1, length_scale=length_scale)
-    drawn = tabulate(source_of(config), count=SAMPLED_GROUPS, group_size=config.workload.group_size)
+    drawn = tabulate(
+        source_of(config.workload, config.sim.seed),
+        count=SAMPLED_GROUPS,
+        group_size=config.workload.group_size,
+    )
     tokens = drawn["response_tokens"]
     if ASSUMED[row.text("case_id")].mean_is_context:
         tokens = tokens + drawn["prompt_tokens"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from areal_sched.config.options import Section, table
@@ -46,6 +47,7 @@ class RunConfig(Section):
         self._check_parallel("sim.trainer", trainer.tensor_parallel)
         _ = self.placement
         self._check_power()
+        self._check_slice()
         context = self.workload.max_context_tokens
         if context > trainer.micro_batch_tokens:
             raise ConfigError(
@@ -94,6 +96,18 @@ class RunConfig(Section):
             f"cluster.idle_watts = {idle!r}{of_gpu}: must be at most the busy_watts of {busy!r}"
         )
 
+    def _check_slice(self) -> None:
+        part = self.sim.slice
+        wholes = {
+            "servers": self.servers,
+            "data-parallel ranks": self.data_parallel_ranks,
+            "workload.prompts_per_step": self.workload.prompts_per_step,
+        }
+        most = math.gcd(*wholes.values())
+        if part > 1 and most % part:
+            found = ", ".join(f"{value} {name}" for name, value in wholes.items())
+            raise ConfigError(f"sim.slice = {part}: must divide {found}; {most} would do")
+
     def _check_parallel(self, where: str, parallel: int) -> None:
         """Tensor parallelism stays within a node, and the model's heads must divide over it."""
         if self.model is None:
@@ -111,8 +125,18 @@ class RunConfig(Section):
     # ---- what the parts of a run are made from -------------------------------------------------
 
     def limits(self) -> Limits:
-        """The bounds with the batch, B = prompts_per_step * group_size, as schedulers take them."""
-        return self.bounds.limits(self.workload)
+        """The bounds with the batch, B = prompts_per_step * group_size, as schedulers take them.
+
+        Of a slice: one part of both.
+        """
+        limits, part = self.bounds.limits(self.workload), self.sim.slice
+        if part == 1:
+            return limits
+        return dataclasses.replace(
+            limits,
+            train_batch_rollouts=limits.train_batch_rollouts // part,
+            max_rollouts_in_flight=max(1, limits.max_rollouts_in_flight // part),
+        )
 
     def new_scheduler(self) -> Scheduler:
         """A fresh scheduler."""

@@ -214,6 +214,12 @@ class SimConfig(Section):
     TABLE: ClassVar[str] = "sim"
 
     seed: int = whole("of everything drawn at random", 1, least=0, most=2**64 - 1)
+    slice: int = whole(
+        "simulate one so-manieth part of the servers, the trainer's ranks and the batch, at the"
+        " speed of the whole: a quick look, since step times, shares and lags hardly change. Counts"
+        " and sums are those of the part",
+        1,
+    )
     server: ServerConfig = table(ServerConfig)
     trainer: TrainerConfig = table(TrainerConfig)
     weights: WeightsConfig = table(WeightsConfig)

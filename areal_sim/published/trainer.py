@@ -70,7 +70,9 @@ def train(case: Packing, method: Method, values: Values | None = None) -> Traini
 def _sizes(config: RunConfig, count: int) -> list[int]:
     """Prompt and answer tokens of so many sequences of the model's workload, as they finish."""
     group = config.workload.group_size
-    batch = source_of(config).groups(0, -(-count // group), group_size=group, step=0)
+    batch = source_of(config.workload, config.sim.seed).groups(
+        0, -(-count // group), group_size=group, step=0
+    )
     sizes = np.asarray(batch.prompt_tokens)[:, None] + np.asarray(batch.response_tokens)
     shuffled = np.random.default_rng(_ORDER_SEED).permutation(sizes.ravel()[:count])
     return [int(x) for x in shuffled]

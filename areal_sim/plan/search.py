@@ -1,0 +1,342 @@
+"""From every candidate to the best one: estimate all, simulate few, and those ever longer.
+
+Three rounds. All candidates of the space are estimated in closed form. The best of them are
+simulated on a slice of the cluster (``sim.slice``), the best of those for longer, and the best two
+on a larger slice. The number of simulations, their slices and their lengths depend on the question
+alone, never on the clock, so the same question has the same answer on every machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from areal_sim.config import RunConfig
+from areal_sim.plan.base import config_of
+from areal_sim.plan.estimate import Estimate, Estimator
+from areal_sim.plan.infeasible import Guess, explain_limits, explain_memory
+from areal_sim.plan.question import Question
+from areal_sim.plan.space import Candidate, Space
+from areal_sim.sweep import sweep
+from areal_sim.worth import Worth, steady_step_s, worth_of
+
+FIRST_CANDIDATES = 8
+SECOND_CANDIDATES = 3
+PER_LAYOUT = 2
+"""Of one layout at most so many candidates are simulated first: the others differ in little. Of
+those that differ in eta alone it is the greatest, as the freshness comes later."""
+
+TIE = 0.005
+"""Two answers that differ by less are equal: then the one with the smaller eta, and with fewer
+rollouts in flight, is better: its data are fresher. Another seed makes as much of a difference."""
+
+SLACK = 0.15
+"""How far an estimate may miss a limit and still be simulated: about its error."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """How a round simulates: on the largest slice with so many trajectories a step, so long.
+
+    Attributes:
+        trajectories: of a step, at least.
+        steps: training steps, and
+        steps_per_batch: so many more for each training batch in flight: until what was started
+            together has been trained, waves of it go through the run.
+    """
+
+    trajectories: int
+    steps: int
+    steps_per_batch: int
+
+    def steps_of(self, config: RunConfig) -> int:
+        """Training steps to simulate of a configuration."""
+        if config.scheduler.class_path in TURNS or config.bounds.eta == 0:
+            steps = STEPS_OF_TURNS
+        else:
+            batches = config.bounds.max_rollouts_in_flight / config.train_batch_rollouts
+            steps = self.steps + math.ceil(self.steps_per_batch * batches)
+        return min(steps, config.workload.steps)
+
+
+FIRST = Round(trajectories=1024, steps=12, steps_per_batch=1)
+SECOND = Round(trajectories=1024, steps=16, steps_per_batch=2)
+LAST = Round(trajectories=2048, steps=16, steps_per_batch=2)
+
+TURNS = ("synchronous", "one_step_off")
+STEPS_OF_TURNS = 6
+"""Of schedulers that wait for every batch, so that each step is like the last."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A candidate that was simulated.
+
+    Attributes:
+        candidate: which.
+        config: its whole configuration, with all steps of the question.
+        slice: what part of it was simulated.
+        summary: of the simulation.
+        step_s: a training step of the whole run, see `areal_sim.worth.steady_step_s`.
+        worth: hours, money and energy of all steps.
+    """
+
+    candidate: Candidate
+    config: RunConfig
+    slice: int
+    summary: dict[str, Any]
+    step_s: float
+    worth: Worth
+
+    @property
+    def lag(self) -> float:
+        """Mean lag, versions."""
+        return float(self.summary["lag"]["mean"])
+
+    @property
+    def max_lag(self) -> int:
+        """Greatest lag, versions."""
+        return int(self.summary["lag"]["max"])
+
+    def value(self, question: Question) -> float:
+        """What the question makes small."""
+        return {
+            "hours": self.worth.hours,
+            "cost": self.worth.cost_usd,
+            "energy": self.worth.energy_kwh,
+            "gpu-hours": self.worth.gpu_hours,
+            "gpus": float(self.candidate.gpus),
+        }[question.objective]
+
+    def within(self, question: Question, slack: float = 0.0) -> bool:
+        """Whether it keeps the question's limits."""
+        limits = (
+            (question.deadline_h, self.worth.hours),
+            (question.budget_usd, self.worth.cost_usd),
+            (question.most_step_s, self.step_s),
+        )
+        return all(most is None or value <= most * (1 + slack) for most, value in limits)
+
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is being done, how much of it is done, and how much there is."""
+
+
+class Search:
+    """Answers one question.
+
+    Args:
+        question: what is asked.
+        cache: the folder in which simulations are kept.
+        jobs: processes; the machine's cores by default.
+        progress: see `Progress`.
+
+    Attributes:
+        estimates: every candidate, the best first.
+        findings: what was simulated, by candidate: the largest part of it.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        *,
+        cache: Path,
+        jobs: int | None = None,
+        progress: Progress = lambda stage, done, of: None,
+    ) -> None:
+        self.question = question
+        self.estimator = Estimator(question)
+        self.estimates: list[Estimate] = []
+        self.findings: dict[Candidate, Finding] = {}
+        self._cache, self._jobs, self._progress = cache, jobs, progress
+        self._scale = self.estimator.length_scale
+        self._spaces: dict[tuple[str, int], Space] = {}
+
+    def run(self) -> list[Finding]:
+        """The best answers that were found, the best first, and all of them within the limits.
+
+        Raises:
+            ConfigError: the question contradicts itself.
+            Infeasible: nothing fits, or nothing keeps the limits.
+        """
+        self._estimate()
+        first = self._promising()
+        if not first:
+            guesses = [Guess(self.estimator.worth(each), each.step_s) for each in self.estimates]
+            raise explain_limits(self.question, guesses)
+        ranked = self._rank(self.simulate(first, FIRST, "first look"), SLACK)
+        kept = [finding.candidate for finding in ranked[:SECOND_CANDIDATES]]
+        fresher = [x for x in self._fresher(kept[0]) if x not in kept] if kept else []
+        ranked = self._rank(self.simulate([*kept, *fresher], SECOND, "closer look"), SLACK)
+        finalists = [finding.candidate for finding in ranked[:2]]
+        ranked = self._rank(self.simulate(finalists, LAST, "final"), 0.0)
+        if not ranked:
+            raise explain_limits(self.question, list(self.findings.values()))
+        return ranked
+
+    def space(self, gpu: str, gpus: int) -> Space:
+        """The space of so many GPUs."""
+        key = (gpu, gpus)
+        if key not in self._spaces:
+            self._spaces[key] = Space(self.question, gpu, gpus)
+        return self._spaces[key]
+
+    def simulate(self, candidates: Iterable[Candidate], how: Round, stage: str) -> list[Finding]:
+        """Simulate some candidates; those that a configuration refuses are left out."""
+        wanted = {str(number): candidate for number, candidate in enumerate(candidates)}
+        configs = {name: config_of(self.question, each) for name, each in wanted.items()}
+        parts = {name: part_of(config, how.trajectories) for name, config in configs.items()}
+        results = self.sweep(
+            {
+                name: config_of(
+                    self.question, wanted[name], self.run_changes(wanted[name], config, how)
+                )
+                for name, config in configs.items()
+            },
+            stage,
+        )
+        found = []
+        for name, summary in results.items():
+            step_s = self.steady_s(configs[name], summary)
+            finding = Finding(
+                candidate=wanted[name],
+                config=configs[name],
+                slice=parts[name],
+                summary=summary,
+                step_s=step_s,
+                worth=worth_of(configs[name], summary, step_s),
+            )
+            self.findings[finding.candidate] = finding
+            found.append(finding)
+        return found
+
+    def steady_s(self, config: RunConfig, summary: dict[str, Any]) -> float:
+        """A training step of a long run, from a simulation of a part of it."""
+        mean = self.estimator.mean_tokens * (config.workload.length_scale / self._scale)
+        return steady_step_s(config, summary, mean)
+
+    def run_changes(
+        self, candidate: Candidate, config: RunConfig, how: Round, part: int | None = None
+    ) -> tuple[str, ...]:
+        """Changes that make a candidate's configuration a short run of a slice.
+
+        Checkpoints are spread evenly over the steps: which step one falls on would be the greatest
+        difference between two short runs.
+        """
+        part = part_of(config, how.trajectories) if part is None else part
+        pause = config.sim.evaluation
+        step_s = self.estimator.of(self.space(candidate.gpu, candidate.gpus), candidate).step_s
+        share = min(1.0, step_s / pause.every_s) if pause.every_s else 1.0
+        return (
+            f"sim.slice={part}",
+            f"workload.steps={how.steps_of(config)}",
+            f"sim.evaluation.save_s={pause.save_s * share!r}",
+            "sim.evaluation.every_s=0",
+        )
+
+    def sweep(self, configs: dict[str, RunConfig], stage: str) -> dict[str, dict[str, Any]]:
+        """Simulate configurations, with progress."""
+        return sweep(
+            configs,
+            cache=self._cache,
+            jobs=self._jobs,
+            done=lambda done, of: self._progress(stage, done, of),
+        )
+
+    def baseline(self, best: Candidate) -> Candidate | None:
+        """The best estimated synchronous layout on the same GPUs; None if none fits."""
+        space = self.space(best.gpu, best.gpus)
+        found = sorted(self.estimator.synchronous(space), key=lambda each: each.step_s)
+        return found[0].candidate if found else None
+
+    def ranked(self) -> list[Finding]:
+        """Everything that was simulated and keeps the limits, the best first."""
+        return self._rank(list(self.findings.values()), 0.0)
+
+    # ---- the rounds ------------------------------------------------------------------------------
+
+    def _estimate(self) -> None:
+        question = self.question
+        places = [(offer, gpus) for offer in question.gpus for gpus in question.counts(offer)]
+        for done, (offer, gpus) in enumerate(places):
+            self._progress("estimates", done, len(places))
+            self.estimates += self.estimator.all(self.space(offer.gpu, gpus))
+        self._progress("estimates", len(places), len(places))
+        if not self.estimates:
+            raise explain_memory(question)
+        self.estimates = self._ranked_estimates()
+
+    def _ranked_estimates(self) -> list[Estimate]:
+        def key(estimate: Estimate) -> tuple[float, ...]:
+            candidate = estimate.candidate
+            value = self.estimator.worth(estimate).value(self.question.objective)
+            return (value, estimate.step_s, -candidate.eta, candidate.max_rollouts_in_flight)
+
+        return sorted(self.estimates, key=key)
+
+    def _promising(self) -> list[Candidate]:
+        """The best estimates that may keep the limits, few of each layout."""
+        found: list[Candidate] = []
+        seen: dict[tuple[object, ...], set[int]] = {}
+        for estimate in filter(self._may_keep, self.estimates):
+            candidate = estimate.candidate
+            layout = (candidate.gpu, candidate.gpus, candidate.scheduler, *candidate.layout)
+            caps = seen.setdefault(layout, set())
+            if len(caps) < PER_LAYOUT and candidate.max_rollouts_in_flight not in caps:
+                caps.add(candidate.max_rollouts_in_flight)
+                found.append(candidate)
+            if len(found) == FIRST_CANDIDATES:
+                break
+        return found
+
+    def _may_keep(self, estimate: Estimate) -> bool:
+        question, worth = self.question, self.estimator.worth(estimate)
+        limits = (
+            (question.deadline_h, worth.hours),
+            (question.budget_usd, worth.cost_usd),
+            (question.most_step_s, estimate.step_s),
+        )
+        return all(most is None or value <= most * (1 + SLACK) for most, value in limits)
+
+    def _fresher(self, candidate: Candidate) -> list[Candidate]:
+        """The same with the next two smaller etas: less lag, if it costs nothing."""
+        if candidate.scheduler in ("synchronous", "one_step_off"):
+            return []
+        batch = self.question.train_batch_rollouts
+        etas = [eta for eta in self.question.etas() if 0 < eta < candidate.eta]
+        return [
+            dataclasses.replace(
+                candidate,
+                eta=eta,
+                max_rollouts_in_flight=min(candidate.max_rollouts_in_flight, (eta + 1) * batch),
+            )
+            for eta in etas[-2:]
+        ]
+
+    def _rank(self, findings: Sequence[Finding], slack: float) -> list[Finding]:
+        """Those within the limits, the best first; of equal ones the one with the smaller eta."""
+        question = self.question
+        kept = [finding for finding in findings if finding.within(question, slack)]
+        kept.sort(key=lambda finding: (finding.value(question), finding.worth.hours))
+        if not kept:
+            return []
+        best = kept[0]
+
+        def order(finding: Finding) -> tuple[float, ...]:
+            near = math.isclose(finding.value(question), best.value(question), rel_tol=TIE)
+            near = near and math.isclose(finding.worth.hours, best.worth.hours, rel_tol=TIE)
+            fresh = finding.candidate
+            freshness = (fresh.eta, fresh.max_rollouts_in_flight) if near else (0, 0)
+            return (not near, *freshness, finding.value(question), finding.worth.hours)
+
+        return sorted(kept, key=order)
+
+
+def part_of(config: RunConfig, trajectories: int) -> int:
+    """The largest slice that leaves so many trajectories a step, and divides everything."""
+    whole = math.gcd(config.servers, config.data_parallel_ranks, config.workload.prompts_per_step)
+    most = max(1, config.train_batch_rollouts // trajectories)
+    return max(part for part in range(1, min(whole, most) + 1) if whole % part == 0)

@@ -1,0 +1,78 @@
+"""What all of a run comes to, from a simulation of a part of it: hours, money, energy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from areal_sim.config import RunConfig
+
+S_PER_HOUR = 3600
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """What a run comes to.
+
+    Attributes:
+        hours: from start to the last step.
+        gpu_hours: hours times all GPUs of the cluster.
+        cost_usd: what these cost.
+        energy_kwh: what they draw.
+    """
+
+    hours: float
+    gpu_hours: float
+    cost_usd: float
+    energy_kwh: float
+
+    def value(self, objective: str) -> float:
+        """One of them, by the name an objective has; ``gpus`` is the number of GPUs."""
+        return {
+            "hours": self.hours,
+            "cost": self.cost_usd,
+            "energy": self.energy_kwh,
+            "gpu-hours": self.gpu_hours,
+            "gpus": self.gpu_hours / self.hours,
+        }[objective]
+
+
+def steady_step_s(config: RunConfig, summary: Mapping[str, Any], mean_tokens: float) -> float:
+    """A training step of a long run, from the summary of a short run or of a slice of it.
+
+    The mean of a short run's steps will not do: answers that are short come first, and what was
+    started together finishes in waves that last for dozens of steps. But in a long run as many
+    tokens are generated as are trained, and the rate of generation settles at once; so does the
+    time the trainer works, for runs that it limits.
+
+    Args:
+        config: the whole run.
+        summary: of a part of it.
+        mean_tokens: of an answer.
+    """
+    mean_s = float(summary["step_time_s"]["mean"])
+    if summary["discarded_trajectories"]:
+        return mean_s  # generated, but never trained
+    batch = config.train_batch_rollouts * summary["gpus"] / config.gpus
+    by_rate_s = batch * mean_tokens / summary["generated_tokens_per_s"]
+    works_s = mean_s * (1 - float(summary["idle_share"]["training"]))
+    return max(float(by_rate_s), works_s)
+
+
+def worth_of(config: RunConfig, summary: Mapping[str, Any], step_s: float) -> Worth:
+    """All steps of a configuration.
+
+    Args:
+        config: the whole run.
+        summary: of a part of it: money and energy go at its rate.
+        step_s: of the whole run.
+    """
+    hours = config.workload.steps * step_s / S_PER_HOUR
+    rate = config.gpus / summary["gpus"] / summary["simulated_hours"]
+    return Worth(
+        hours=hours,
+        gpu_hours=config.gpus * hours,
+        cost_usd=summary["cost_usd"] * rate * hours,
+        energy_kwh=summary["energy_kwh"] * rate * hours,
+    )
