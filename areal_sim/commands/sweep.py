@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from areal_sched.config.sweeps import SweepRun
     from areal_sim.config import RunConfig
+    from areal_sim.pools import Pool
 
 _COLUMNS = (
     # Key of the summary, heading, form.
@@ -33,10 +34,10 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "sweep",
         help="many simulations that differ in a few keys",
-        description="Simulate every combination of some values, in parallel processes; nothing is"
-        " simulated twice, and after Ctrl-C the same command goes on. Leaves results.csv,"
-        " results.parquet and results.png in DIR. What varies comes from --vary, or from a file"
-        " with base and [vary] as areal-real sweep reads it.",
+        description="Simulate every combination of some values, in parallel processes or on a Ray"
+        " cluster; nothing is simulated twice, and after Ctrl-C the same command goes on. Leaves"
+        " results.csv, results.parquet and results.png in DIR. What varies comes from --vary, or"
+        " from a file with base and [vary] as areal-real sweep reads it.",
         epilog="areal-sim sweep configs/home-8gpu.toml --vary limits.eta=0,1,2,4 "
         "--vary cluster.generation_share=0.5,0.625,0.75 --set workload.steps=10 --out runs/split",
     )
@@ -50,7 +51,21 @@ def add(commands: Any) -> None:
     )
     add_overrides(parser, example="workload.steps=10")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default: all cores")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="simulations at a time; default: all cores"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="processes of this machine, or tasks of a Ray cluster; default: local",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDR",
+        help="of the Ray cluster, as HOST:PORT, ray://HOST:PORT or auto; default: RAY_ADDRESS, and"
+        " without that a Ray of its own on this machine",
+    )
     parser.add_argument("--list", action="store_true", help="name the runs and do nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=run)
@@ -69,12 +84,13 @@ def run(args: argparse.Namespace) -> int:
     from analysis.sweep import draw_sweep, frame_of
     from areal_sim.sweep import sweep
 
+    pool = _pool(args)
     args.out.mkdir(parents=True, exist_ok=True)
     with count_bar("simulations", quiet=args.quiet) as done:
         summaries = sweep(
             {each.name: each.config for each in runs},
             cache=args.out / "simulated",
-            jobs=args.jobs,
+            pool=pool,
             done=done,
         )
     frame = frame_of({each.name: each.settings for each in runs}, summaries)
@@ -85,6 +101,19 @@ def run(args: argparse.Namespace) -> int:
     _show(frame, keys)
     print(f"written to {args.out}: results.csv and results.parquet; the picture is {picture}")
     return 0
+
+
+def _pool(args: argparse.Namespace) -> Pool:
+    """Where to simulate."""
+    if args.engine == "ray":
+        from areal_sim.pools.on_ray import RayPool
+
+        return RayPool(args.address, args.jobs)
+    if args.address is not None:
+        raise ConfigError(f"--address {args.address}: only with --engine ray")
+    from areal_sim.pools.local import LocalPool
+
+    return LocalPool(args.jobs)
 
 
 def _runs(args: argparse.Namespace) -> list[SweepRun[RunConfig]]:

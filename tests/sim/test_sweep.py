@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from areal_sim import sweep as module
 from areal_sim.config import RunConfig, load_config
 from areal_sim.memory import DoesNotFit
+from areal_sim.pools import work as module
 from areal_sim.rundir import simulate
 from areal_sim.sweep import sweep
 
@@ -175,7 +175,7 @@ def test_what_a_result_depends_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """A changed model is another key, as changed code is."""
     for package in ("areal_sched", "areal_sim", "traces", "analysis"):
         (tmp_path / package / "models").mkdir(parents=True)
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "areal_sim" / "sweep.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "areal_sim" / "pools" / "work.py"))
     seen = set()
     for name, text in (("a.py", "x = 1"), ("models/a.json", "{}"), ("models/a.json", "[]")):
         (tmp_path / "areal_sim" / name).write_text(text)
