@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,8 +73,16 @@ def save(figure: Figure, path: Path | str) -> Path:
     """Write a figure as PNG; the same figure gives the same bytes. Folders are made."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, format="png", facecolor="white", metadata={"Software": None})
+    target.write_bytes(png_of(figure))
     return target
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    png = BytesIO()
+    with style():
+        figure.savefig(png, format="png", facecolor="white", metadata={"Software": None})
+    return png.getvalue()
 
 
 def swatch(cause: Cause) -> Patch:

@@ -35,7 +35,7 @@ _SHORT = 14  # characters that fit left of a bar
 def draw_timeline(
     recorder: RunRecorder, path: Path | str, *, steps: int = 4, servers: int = 24
 ) -> Path:
-    """Draw a few steady-state steps of a run, and below where the whole run's GPU time went.
+    """Write `timeline_figure` as PNG.
 
     Args:
         recorder: the run.
@@ -45,6 +45,20 @@ def draw_timeline(
 
     Returns:
         The path.
+
+    Raises:
+        AnalysisError: the spans do not tile the run.
+    """
+    return save(timeline_figure(recorder, steps=steps, servers=servers), path)
+
+
+def timeline_figure(recorder: RunRecorder, *, steps: int = 4, servers: int = 24) -> Figure:
+    """Draw a few steady-state steps of a run, and below where the whole run's GPU time went.
+
+    Args:
+        recorder: the run.
+        steps: training steps to show.
+        servers: at most so many of the servers are shown, evenly spread.
 
     Raises:
         AnalysisError: the spans do not tile the run.
@@ -66,7 +80,7 @@ def draw_timeline(
         _share_axes(share)
         share.set_title(_share_title(run), fontsize=9, color=INK, pad=4)
         _legend(figure, drawn, [run])
-        return save(figure, path)
+        return figure
 
 
 def compare_timelines(

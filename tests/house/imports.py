@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_ALSO_IMPORT: dict[str, set[str]] = {
     "areal_sim.cli": {"analysis"},
     "areal_sim.commands": {"analysis"},
+    "areal_sim.notebook": {"analysis"},
     "areal_sim.rundir": {"analysis"},
     "areal_real.commands": {"analysis"},
     "areal_real.session": {"analysis"},

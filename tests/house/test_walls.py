@@ -37,6 +37,7 @@ ALLOWED = {
     "analysis/plots.py": "import areal_sched.events\nimport traces.schema\n",
     "areal_sim/cli.py": "def main():\n    from analysis import plots\n",
     "areal_sim/commands/report.py": "import analysis.plots\n",
+    "areal_sim/notebook.py": "import analysis\n",
     "areal_sim/rundir.py": "import analysis\n",
     "areal_sim/network.py": "import simpy\nfrom areal_sched import events\n",
     "areal_real/client.py": "import torch\nfrom areal_sched import events\n",
@@ -142,6 +143,26 @@ print(*sorted(name for name in sys.modules if name.startswith("areal_sched.")))
     outside = {name for name in loaded - sys.stdlib_module_names if name[:2] != "__"}
     assert {name for name in outside if not name.startswith("_sysconfigdata")} == {"areal_sched"}
     assert {"areal_sched.events", "areal_sched.ids"} <= modules
+
+
+def test_the_simulator_is_imported_without_its_notebook_module() -> None:
+    script = """
+import sys
+import areal_sim, areal_sim.config
+heavy = {"matplotlib", "pandas", "pyarrow", "ray", "rich", "scipy"}
+print(sorted(heavy & set(sys.modules)), "areal_sim.notebook" in sys.modules)
+import areal_sim.pools.on_ray, areal_sim.sweep
+print("ray" in sys.modules, callable(areal_sim.simulate), "pandas" in sys.modules)
+"""
+    told = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told == "[] False\nFalse True False\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])
