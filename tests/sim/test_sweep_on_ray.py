@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / "configs" / "home-8gpu.toml"
 VARIED = ["--vary", "limits.eta=0,1,2,4"]
 SHORT = ["--set", "workload.steps=2"]
-LONG = ["--set", "workload.steps=100"]
+LONG = ["--set", "workload.steps=60"]
 
 
 @dataclass
