@@ -5,13 +5,12 @@ Only matplotlib's objects are used, never pyplot: no state outside a figure, no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.accounts import Accounts
 from analysis.causes import CAUSES, Cause
 
 if TYPE_CHECKING:
@@ -117,11 +116,28 @@ def hours(time_ns: int) -> str:
     return f"{total_s / 60:.1f} min" if total_s >= 60 else f"{total_s:.1f} s"
 
 
-def share_bar(axes: Axes, accounts: Accounts, y: float = 0.0, height: float = 1.0) -> set[str]:
-    """Draw one bar of 100 %: GPU time by cause. Returns the causes drawn."""
+def share_bar(
+    axes: Axes,
+    share_of: Callable[[str], float | None],
+    y: float = 0.0,
+    height: float = 1.0,
+    room: float = 1.0,
+) -> set[str]:
+    """Draw one bar of 100 %: GPU time by cause, by what `share_of` says of each cause's key.
+
+    Args:
+        axes: where to draw.
+        share_of: takes a cause's key.
+        y: middle of the bar.
+        height: of the bar.
+        room: how wide it is; a bar of half the width has labels on shares of twice the size.
+
+    Returns:
+        The causes drawn.
+    """
     left, drawn = 0.0, set()
     for cause in CAUSES:
-        share = accounts.share(cause.key) or 0.0
+        share = share_of(cause.key) or 0.0
         if share <= 0:
             continue
         axes.barh(
@@ -134,8 +150,8 @@ def share_bar(axes: Axes, accounts: Accounts, y: float = 0.0, height: float = 1.
             edgecolor=cause.hatch_colour if cause.hatch else cause.colour,
             linewidth=0,
         )
-        if share >= _LABELLED_SHARE:
-            name = f"{cause.label} " if share >= _NAMED_SHARE else ""
+        if share * room >= _LABELLED_SHARE:
+            name = f"{cause.label} " if share * room >= _NAMED_SHARE else ""
             axes.text(
                 left + share / 2,
                 y,

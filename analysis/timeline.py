@@ -76,7 +76,7 @@ def timeline_figure(recorder: RunRecorder, *, steps: int = 4, servers: int = 24)
         _note_heights(axes, full)
         _titles(axes, run, window)
         share = figure.add_axes((0.085, 0.95 / height, 0.9, 0.24 / height))
-        drawn |= share_bar(share, run.whole)
+        drawn |= share_bar(share, run.whole.share)
         _share_axes(share)
         share.set_title(_share_title(run), fontsize=9, color=INK, pad=4)
         _legend(figure, drawn, [run])
@@ -154,7 +154,7 @@ def compare_timelines(
         _note_heights(axes, full)
         share = figure.add_axes((0.085, (below_in + 0.85) / height, 0.9, 0.62 / height))
         for y, run in zip((1.0, 0.0), runs, strict=True):
-            drawn |= share_bar(share, run.whole, y, 0.8)
+            drawn |= share_bar(share, run.whole.share, y, 0.8)
         _share_axes(share)
         told = labels or [run.recorder.facts.scheduler_name for run in runs]
         share.set_yticks([1.0, 0.0], [_short(name) for name in told])

@@ -13,6 +13,7 @@ from areal_sim.commands import (
     compare,
     demo,
     figures,
+    plan,
     replay,
     run,
     serve,
@@ -24,6 +25,7 @@ Simulate asynchronous RL training of large language models: inference servers
 that generate, a trainer that learns, and the scheduler between them.
 
   areal-sim demo                                   the paper's 1.5B run, twice
+  areal-sim plan --model 7b --gpus 64xH100         what to rent, how to split it
   areal-sim run configs/home-8gpu.toml --out runs/home
   areal-sim run configs/paper/1.5b-areal.toml --set limits.eta=2 --set workload.steps=20
   areal-sim compare runs/demo/synchronous runs/demo/areal
@@ -52,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (
+        plan,
         run,
         sweep,
         compare,

@@ -43,21 +43,22 @@ def steady_step_s(config: RunConfig, summary: Mapping[str, Any], mean_tokens: fl
 
     The mean of a short run's steps will not do: answers that are short come first, and what was
     started together finishes in waves that last for dozens of steps. But in a long run as many
-    tokens are generated as are trained, and the rate of generation settles at once; so does the
-    time the trainer works, for runs that it limits.
+    tokens are generated as are trained, and the rate of generation settles at once. So does the
+    time that the trainer works for a token, which counts in runs that it limits.
 
     Args:
         config: the whole run.
         summary: of a part of it.
         mean_tokens: of an answer.
     """
-    mean_s = float(summary["step_time_s"]["mean"])
     if summary["discarded_trajectories"]:
-        return mean_s  # generated, but never trained
-    batch = config.train_batch_rollouts * summary["gpus"] / config.gpus
-    by_rate_s = batch * mean_tokens / summary["generated_tokens_per_s"]
-    works_s = mean_s * (1 - float(summary["idle_share"]["training"]))
-    return max(float(by_rate_s), works_s)
+        return float(summary["step_time_s"]["mean"])  # not all that is generated is trained
+    part = float(summary["gpus"]) / config.gpus
+    tokens = config.train_batch_rollouts * part * mean_tokens
+    works = 1 - float(summary["idle_share"]["training"])
+    by_generation_s = tokens / float(summary["generated_tokens_per_s"])
+    by_training_s = works * tokens / float(summary["effective_throughput_tokens_per_s"])
+    return max(by_generation_s, by_training_s)
 
 
 def worth_of(config: RunConfig, summary: Mapping[str, Any], step_s: float) -> Worth:

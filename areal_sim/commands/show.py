@@ -82,6 +82,33 @@ def count_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int
             bar.stop()
 
 
+@contextlib.contextmanager
+def stage_bar(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work in stages.
+
+    Yields:
+        What to call with the stage's name, how much of it is done, and how much there is.
+    """
+    if quiet:
+        yield lambda stage, done, wanted: None
+        return
+    with contextlib.ExitStack() as stack:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        bar = Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+        task = bar.add_task("", total=None)
+
+        def show(stage: str, done: int, wanted: int) -> None:
+            if not bar.live.is_started:
+                stack.enter_context(bar)
+            bar.update(task, description=f"{stage:14}", total=max(wanted, 1), completed=done)
+
+        yield show
+
+
 def duration(seconds: float) -> str:
     """A time in the unit that suits it."""
     for size, unit in ((3600.0, "h"), (60.0, "min")):

@@ -11,8 +11,10 @@ from areal_sim.plan.estimate import Estimate
 from areal_sim.plan.question import Question
 from areal_sim.plan.real import real_tables
 from areal_sim.plan.search import LAST, Finding, Progress, Search
+from areal_sim.plan.space import Candidate
 from areal_sim.plan.uncertainty import Spread, spread_of
 from areal_sim.plan.what_if import Change, bottleneck, what_ifs
+from areal_sim.worth import Worth
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Plan:
         spread: how far the hours may be off; None with costs that no run was ever held against.
         findings: everything that was simulated.
         estimates: everything that was estimated, the best first.
+        guesses: what each of them would come to.
         toml: the configuration, for `areal-sim run` and `areal-real train`.
     """
 
@@ -41,6 +44,7 @@ class Plan:
     spread: Spread | None
     findings: tuple[Finding, ...]
     estimates: tuple[Estimate, ...]
+    guesses: tuple[Worth, ...]
     toml: str
 
 
@@ -76,6 +80,7 @@ def plan(
     if (candidate := search.baseline(best.candidate)) is not None:
         found = search.findings.get(candidate)
         baseline = found or search.simulate([candidate], LAST, "synchronous")[0]
+    note = comment_of(question, best.candidate) + _predicted(best.worth)
     return Plan(
         question=question,
         best=best,
@@ -86,18 +91,24 @@ def plan(
         spread=spread_of(question, best.candidate),
         findings=tuple(search.findings.values()),
         estimates=tuple(search.estimates),
-        toml=toml_of(question, best.candidate, _comment(question, best))
-        + real_tables(question, best.candidate),
+        guesses=tuple(search.estimator.worth(each) for each in search.estimates),
+        toml=toml_of(question, best.candidate, note) + real_tables(question, best.candidate),
     )
 
 
-def _comment(question: Question, best: Finding) -> str:
-    """What the file is, for its first lines."""
-    worth, cluster = best.worth, f"{best.candidate.gpus} {best.candidate.gpu}"
+def comment_of(question: Question, candidate: Candidate) -> str:
+    """The first lines of a plan's configuration."""
+    cluster = f"{candidate.gpus} {candidate.gpu}"
     return f"""\
 # Made by areal-sim plan. Run: areal-sim run FILE, or areal-real train FILE --out DIR
-# {question.shape().name} on {cluster}, the least {question.objective}.
-# Predicted: {worth.hours:.1f} h, {worth.cost_usd:,.0f} USD, {worth.energy_kwh:,.0f} kWh."""
+# {question.shape().name} on {cluster}, the least {question.objective}."""
+
+
+def _predicted(worth: Worth) -> str:
+    return (
+        f"\n# Predicted: {worth.hours:.1f} h, {worth.cost_usd:,.0f} USD,"
+        f" {worth.energy_kwh:,.0f} kWh."
+    )
 
 
 def _runner_up(best: Finding, others: list[Finding]) -> Finding | None:

@@ -132,7 +132,7 @@ def explain_limits(question: Question, known: Sequence[Known]) -> Infeasible:
     limits: dict[str, tuple[float | None, str, Callable[[Known], float]]] = {
         "deadline_h": (question.deadline_h, "h", lambda each: each.worth.hours),
         "budget_usd": (question.budget_usd, "USD", lambda each: each.worth.cost_usd),
-        "most_step_s": (question.most_step_s, "s", lambda each: each.step_s),
+        "step_s": (question.step_s, "s", lambda each: each.step_s),
     }
     given = {
         name: (most, unit, of) for name, (most, unit, of) in limits.items() if most is not None

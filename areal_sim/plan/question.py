@@ -93,8 +93,8 @@ class Question:
         objective: what is made small.
         deadline_h: the run may take so many hours.
         budget_usd: the run may cost so much.
-        most_step_s: a training step may take so many seconds.
-        most_eta: greatest staleness bound; None: the task's, 8 where it has none.
+        step_s: a training step may take so many seconds.
+        eta: the greatest staleness bound to try; None: the task's, 8 where it has none.
         max_lag: no trajectory may be older than so many versions when it is trained on.
         schedulers: built-in schedulers to choose from.
         costs: see `Costs`.
@@ -117,8 +117,8 @@ class Question:
     objective: Objective = "hours"
     deadline_h: float | None = None
     budget_usd: float | None = None
-    most_step_s: float | None = None
-    most_eta: int | None = None
+    step_s: float | None = None
+    eta: int | None = None
     max_lag: int | None = None
     schedulers: tuple[str, ...] = SCHEDULERS
     costs: Costs = "paper"
@@ -147,7 +147,7 @@ class Question:
             value = getattr(self, field)
             if value not in known:
                 raise ConfigError(f"{field} = {value!r}{nearest(str(value), known)}")
-        if self.objective == "gpus" and self.deadline_h is None and self.most_step_s is None:
+        if self.objective == "gpus" and self.deadline_h is None and self.step_s is None:
             raise ConfigError(
                 "objective = 'gpus': the fewest GPUs for what? Give a deadline or a step time"
             )
@@ -169,7 +169,7 @@ class Question:
             "max_prompt_tokens": 1,
             "max_response_tokens": 1,
             "gpus_per_node": 1,
-            "most_eta": 0,
+            "eta": 0,
             "max_lag": 0,
             "seed": 0,
         }
@@ -177,7 +177,7 @@ class Question:
             value = getattr(self, field)
             if value is not None and not (type(value) is int and value >= least):
                 raise ConfigError(f"{field} = {value!r}: expected a whole number >= {least}")
-        for field in ("deadline_h", "budget_usd", "most_step_s", "length_scale"):
+        for field in ("deadline_h", "budget_usd", "step_s", "length_scale"):
             value = getattr(self, field)
             if value is None:
                 continue
@@ -220,7 +220,7 @@ class Question:
 
     def etas(self) -> tuple[int, ...]:
         """Staleness bounds to try, ascending."""
-        most = self.most_eta
+        most = self.eta
         if most is None:
             most = TASKS[self.task][1] if self.task in TASKS else 8
         if self.max_lag is not None:

@@ -116,7 +116,7 @@ class Finding:
         limits = (
             (question.deadline_h, self.worth.hours),
             (question.budget_usd, self.worth.cost_usd),
-            (question.most_step_s, self.step_s),
+            (question.step_s, self.step_s),
         )
         return all(most is None or value <= most * (1 + slack) for most, value in limits)
 
@@ -297,7 +297,7 @@ class Search:
         limits = (
             (question.deadline_h, worth.hours),
             (question.budget_usd, worth.cost_usd),
-            (question.most_step_s, estimate.step_s),
+            (question.step_s, estimate.step_s),
         )
         return all(most is None or value <= most * (1 + SLACK) for most, value in limits)
 
