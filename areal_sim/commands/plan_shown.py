@@ -172,14 +172,17 @@ def picture_of(answer: Plan) -> Picture:
     def name(candidate: Candidate) -> str:
         return "synchronous" if candidate.colocated else candidate.scheduler
 
+    def guessed(number: int) -> Point:
+        estimate, guess = answer.estimates[number], answer.guesses[number]
+        c = estimate.candidate
+        share = c.generation_share
+        return Point(c.gpus, share, guess.hours, guess.cost_usd, estimate.lag, name(c))
+
     best, spread = answer.best, answer.spread
     return Picture(
         title=f"{answer.question.shape().name}, {answer.question.steps} steps:"
         f" the least {answer.question.objective}",
-        estimated=tuple(
-            Point(c.gpus, c.generation_share, hours, usd, lag, name(c))
-            for c, hours, usd, lag in worth
-        ),
+        estimated=tuple(map(guessed, range(min(_MOST_POINTS, len(answer.estimates))))),
         simulated=tuple(_point(finding, name(finding.candidate)) for finding in answer.findings),
         best=_point(best, name(best.candidate)),
         bars=tuple(

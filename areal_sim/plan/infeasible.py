@@ -150,7 +150,7 @@ def explain_limits(question: Question, known: Sequence[Known]) -> Infeasible:
     best = min((of(each) for each in kept), default=float("nan"))
     with_them = " and ".join(f"{other} = {m:g}" for other, (m, _, _) in others)
     return Infeasible(
-        f"{name} = {most:g}: with {with_them} the least that was found is {best:,.4g} {unit}",
+        f"{name} = {most:g}: where {with_them}, the least that was found is {best:,.4g} {unit}",
         [f"{name} = {_rounded_up(best):g}"],
     )
 

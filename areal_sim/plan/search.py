@@ -17,7 +17,7 @@ from typing import Any
 from areal_sim.config import RunConfig
 from areal_sim.plan.base import config_of
 from areal_sim.plan.estimate import Estimate, Estimator
-from areal_sim.plan.infeasible import Guess, explain_limits, explain_memory
+from areal_sim.plan.infeasible import Guess, Known, explain_limits, explain_memory
 from areal_sim.plan.question import Question
 from areal_sim.plan.space import Candidate, Space
 from areal_sim.sweep import sweep
@@ -28,6 +28,12 @@ SECOND_CANDIDATES = 3
 PER_LAYOUT = 2
 """Of one layout at most so many candidates are simulated first: the others differ in little. Of
 those that differ in eta alone it is the greatest, as the freshness comes later."""
+
+PER_SIZE = 3
+"""Of one number of GPUs, where there are several."""
+
+MOST_TRIED = 40
+"""After so many simulations none of which keeps the limits, none is believed to."""
 
 TIE = 0.005
 """Two answers that differ by less are equal: then the one with the smaller eta, and with fewer
@@ -111,14 +117,14 @@ class Finding:
             "gpus": float(self.candidate.gpus),
         }[question.objective]
 
-    def within(self, question: Question, slack: float = 0.0) -> bool:
+    def within(self, question: Question) -> bool:
         """Whether it keeps the question's limits."""
         limits = (
             (question.deadline_h, self.worth.hours),
             (question.budget_usd, self.worth.cost_usd),
             (question.step_s, self.step_s),
         )
-        return all(most is None or value <= most * (1 + slack) for most, value in limits)
+        return all(most is None or value <= most for most, value in limits)
 
 
 Progress = Callable[[str, int, int], None]
@@ -162,20 +168,66 @@ class Search:
             ConfigError: the question contradicts itself.
             Infeasible: nothing fits, or nothing keeps the limits.
         """
-        self._estimate()
-        first = self._promising()
-        if not first:
-            guesses = [Guess(self.estimator.worth(each), each.step_s) for each in self.estimates]
-            raise explain_limits(self.question, guesses)
-        ranked = self._rank(self.simulate(first, FIRST, "first look"), SLACK)
+        self.estimate()
+        ranked = self._first_look()
+        if self.question.objective == "gpus":
+            ranked = self._fewer_gpus(ranked[0]) or ranked
         kept = [finding.candidate for finding in ranked[:SECOND_CANDIDATES]]
-        fresher = [x for x in self._fresher(kept[0]) if x not in kept] if kept else []
-        ranked = self._rank(self.simulate([*kept, *fresher], SECOND, "closer look"), SLACK)
+        fresher = [x for x in self._fresher(kept[0]) if x not in kept]
+        ranked = self._rank(self.simulate([*kept, *fresher], SECOND, "closer look")) or ranked
         finalists = [finding.candidate for finding in ranked[:2]]
-        ranked = self._rank(self.simulate(finalists, LAST, "final"), 0.0)
-        if not ranked:
-            raise explain_limits(self.question, list(self.findings.values()))
-        return ranked
+        return self._rank(self.simulate(finalists, LAST, "final")) or ranked
+
+    def _first_look(self) -> list[Finding]:
+        """Simulate the most promising ones, and more of them until one keeps the limits."""
+        tried: set[Candidate] = set()
+        while first := self._promising(tried):
+            tried.update(first)
+            if ranked := self._rank(self.simulate(first, FIRST, "first look")):
+                return ranked
+            if len(tried) > MOST_TRIED:
+                break
+        known: list[Known] = list(self.findings.values())
+        if not known:
+            known = [Guess(self.estimator.worth(each), each.step_s) for each in self.estimates]
+        raise explain_limits(self.question, known)
+
+    def _fewer_gpus(self, found: Finding) -> list[Finding]:
+        """Sizes between the one that was found and the next smaller one, by bisection."""
+        question, candidate = self.question, found.candidate
+        offer = next(offer for offer in question.gpus if offer.gpu == candidate.gpu)
+        per_node = question.gpus_per_node
+        smaller = [size for size in question.counts(offer) if size < candidate.gpus]
+        low, high = (smaller[-1] if smaller else 0), candidate.gpus
+        better: list[Finding] = []
+        while high - low > per_node and low % per_node == 0:
+            middle = (low + high) // 2 // per_node * per_node
+            guesses = list(
+                filter(self._may_keep, self.estimator.all(self.space(offer.gpu, middle)))
+            )
+            self.estimates += guesses
+            guesses.sort(key=lambda each: each.step_s)
+            tried = [guess.candidate for guess in guesses[:PER_LAYOUT]]
+            kept = self._rank(self.simulate(tried, FIRST, f"{middle} GPUs"))
+            low, high = (low, middle) if kept else (middle, high)
+            better = kept or better
+        return better
+
+    def estimate(self) -> None:
+        """Estimate every candidate, into `estimates`.
+
+        Raises:
+            Infeasible: no layout fits in memory.
+        """
+        question = self.question
+        places = [(offer, gpus) for offer in question.gpus for gpus in question.counts(offer)]
+        for done, (offer, gpus) in enumerate(places):
+            self._progress("estimates", done, len(places))
+            self.estimates += self.estimator.all(self.space(offer.gpu, gpus))
+        self._progress("estimates", len(places), len(places))
+        if not self.estimates:
+            raise explain_memory(question)
+        self.estimates = self._ranked_estimates()
 
     def space(self, gpu: str, gpus: int) -> Space:
         """The space of so many GPUs."""
@@ -254,20 +306,9 @@ class Search:
 
     def ranked(self) -> list[Finding]:
         """Everything that was simulated and keeps the limits, the best first."""
-        return self._rank(list(self.findings.values()), 0.0)
+        return self._rank(list(self.findings.values()))
 
     # ---- the rounds ------------------------------------------------------------------------------
-
-    def _estimate(self) -> None:
-        question = self.question
-        places = [(offer, gpus) for offer in question.gpus for gpus in question.counts(offer)]
-        for done, (offer, gpus) in enumerate(places):
-            self._progress("estimates", done, len(places))
-            self.estimates += self.estimator.all(self.space(offer.gpu, gpus))
-        self._progress("estimates", len(places), len(places))
-        if not self.estimates:
-            raise explain_memory(question)
-        self.estimates = self._ranked_estimates()
 
     def _ranked_estimates(self) -> list[Estimate]:
         def key(estimate: Estimate) -> tuple[float, ...]:
@@ -277,16 +318,24 @@ class Search:
 
         return sorted(self.estimates, key=key)
 
-    def _promising(self) -> list[Candidate]:
-        """The best estimates that may keep the limits, few of each layout."""
+    def _promising(self, tried: set[Candidate]) -> list[Candidate]:
+        """The next best estimates that may keep the limits, few of each size and layout."""
         found: list[Candidate] = []
-        seen: dict[tuple[object, ...], set[int]] = {}
+        caps_of: dict[tuple[object, ...], set[int]] = {}
+        of_size: dict[tuple[str, int], int] = {}
+        sizes = {(each.candidate.gpu, each.candidate.gpus) for each in self.estimates}
+        per_size = PER_SIZE if len(sizes) > 1 else FIRST_CANDIDATES
         for estimate in filter(self._may_keep, self.estimates):
             candidate = estimate.candidate
-            layout = (candidate.gpu, candidate.gpus, candidate.scheduler, *candidate.layout)
-            caps = seen.setdefault(layout, set())
-            if len(caps) < PER_LAYOUT and candidate.max_rollouts_in_flight not in caps:
+            size = (candidate.gpu, candidate.gpus)
+            caps = caps_of.setdefault((*size, candidate.scheduler, *candidate.layout), set())
+            if candidate in tried:
                 caps.add(candidate.max_rollouts_in_flight)
+                continue
+            few = len(caps) < PER_LAYOUT and of_size.get(size, 0) < per_size
+            if few and candidate.max_rollouts_in_flight not in caps:
+                caps.add(candidate.max_rollouts_in_flight)
+                of_size[size] = of_size.get(size, 0) + 1
                 found.append(candidate)
             if len(found) == FIRST_CANDIDATES:
                 break
@@ -316,10 +365,10 @@ class Search:
             for eta in etas[-2:]
         ]
 
-    def _rank(self, findings: Sequence[Finding], slack: float) -> list[Finding]:
+    def _rank(self, findings: Sequence[Finding]) -> list[Finding]:
         """Those within the limits, the best first; of equal ones the one with the smaller eta."""
         question = self.question
-        kept = [finding for finding in findings if finding.within(question, slack)]
+        kept = [finding for finding in findings if finding.within(question)]
         kept.sort(key=lambda finding: (finding.value(question), finding.worth.hours))
         if not kept:
             return []
