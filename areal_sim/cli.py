@@ -69,13 +69,28 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The same, with a value that begins with minus and a digit joined to its option.
+
+    argparse would take ``-8xH100`` for an option and say that the value is missing.
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        negative = argument[:1] == "-" and argument[1:2].isdigit()
+        if negative and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line.
 
     Returns:
         0; 1 where a replay diverged or a run broke off; 2 for bad input; 130 after Ctrl-C.
     """
-    args = parser().parse_args(arguments)
+    args = parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     if "" not in sys.path and os.getcwd() not in sys.path:
         # As `python -m` does: a scheduler in the current folder can be named module:Class.
         sys.path.insert(0, os.getcwd())

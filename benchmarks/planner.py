@@ -155,7 +155,8 @@ def main() -> int:
         return 0 if against_paper(args.cache) else 1
     print("                     plan         best             bar     plan, s   all, s")
     names = args.question or ["hours", "cost", "gpus"]
-    return 0 if all([held_against(name, QUESTIONS[name], args.cache) for name in names]) else 1
+    kept = [held_against(name, QUESTIONS[name], args.cache) for name in names]
+    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from areal_sim.plan.search import LAST, Finding, Progress, Search
 from areal_sim.plan.space import Candidate
 from areal_sim.plan.uncertainty import Spread, spread_of
 from areal_sim.plan.what_if import Change, bottleneck, what_ifs
+from areal_sim.pools.local import LocalPool
 from areal_sim.worth import Worth
 
 
@@ -71,7 +72,13 @@ def plan(
     if cache is None:
         with tempfile.TemporaryDirectory(prefix="areal-plan-") as folder:
             return plan(question, cache=Path(folder), jobs=jobs, progress=progress)
-    search = Search(question, cache=cache, jobs=jobs, progress=progress)
+    with LocalPool(jobs) as pool:
+        return _answered(Search(question, cache=cache, pool=pool, progress=progress))
+
+
+def _answered(search: Search) -> Plan:
+    """The answer, by a search that has not begun."""
+    question = search.question
     ranked = search.run()
     best = ranked[0]
     changes = what_ifs(search, best)

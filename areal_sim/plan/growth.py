@@ -15,11 +15,11 @@ from pathlib import Path
 from areal_sched.errors import ConfigError
 from areal_sim.plan.answer import comment_of
 from areal_sim.plan.base import length_scale, toml_of
-from areal_sim.plan.infeasible import Infeasible
 from areal_sim.plan.question import Question
 from areal_sim.plan.real import real_tables
-from areal_sim.plan.search import FIRST, Finding, Progress, Search
+from areal_sim.plan.search import FIRST, Progress, Search
 from areal_sim.plan.space import Candidate
+from areal_sim.pools.local import LocalPool
 
 PARTS = 4
 """Parts of the run. Lengths within one differ by a quarter of the whole growth."""
@@ -112,40 +112,30 @@ def plan_growth(
     if question.steps < PARTS:
         raise ConfigError(f"growth = {growth!r}: needs at least {PARTS} steps")
     parts = tuple(1 + (growth - 1) * (part + 0.5) / PARTS for part in range(PARTS))
-    searches = [
-        Search(_with_length(question, factor), cache=cache, jobs=jobs, progress=progress)
-        for factor in parts
-    ]
-    found: dict[Candidate, None] = {}
-    for number in (0, PARTS // 2, PARTS - 1):
-        found[_best(searches[number]).candidate] = None
-    times = {
-        candidate: tuple(
-            search.simulate([candidate], FIRST, "parts")[0].step_s for search in searches
-        )
-        for candidate in found
-    }
-    return _compare(question, growth, parts, times)
-
-
-def _best(search: Search) -> Finding:
-    ranked = search.run()
-    if not ranked:  # `run` says why
-        raise Infeasible("no answer for a part of the run", [])
-    return ranked[0]
+    with LocalPool(jobs) as pool:
+        searches = [
+            Search(_with_length(question, factor), cache=cache, pool=pool, progress=progress)
+            for factor in parts
+        ]
+        found = {searches[part].run()[0].candidate: () for part in (0, PARTS // 2, PARTS - 1)}
+        times: dict[Candidate, tuple[float, ...]] = dict(found)
+        for search in searches:
+            for finding in search.simulate(found, FIRST, "every part"):
+                times[finding.candidate] += (finding.step_s,)
+    return compare(question, growth, parts, times)
 
 
 def _with_length(question: Question, factor: float) -> Question:
     return dataclasses.replace(question, length_scale=length_scale(question) * factor)
 
 
-def _compare(
+def compare(
     question: Question,
     growth: float,
     factors: tuple[float, ...],
     times: dict[Candidate, tuple[float, ...]],
 ) -> Growing:
-    """The best single split and the best pair."""
+    """The best single split and the best pair, from the seconds of a step in each part."""
     bounds = [round(question.steps * part / PARTS) for part in range(PARTS + 1)]
     steps = [end - start for start, end in itertools.pairwise(bounds)]
 

@@ -26,6 +26,42 @@ Costs = Literal["paper", "roofline"]
 """``paper``: the eight numbers fitted to the paper's runs (`areal_sim.published`), which stand for
 a released system of 2025; ``roofline``: the uncalibrated defaults of `areal_sim.costs`."""
 
+Transport = Literal["disk", "collective"]
+"""How weights travel from trainer to servers, as ``sim.weights.transport``."""
+
+_IT_DECIDES = "the plan decides it"
+DECIDED = {
+    "cluster.gpu": "ask with gpus",
+    "cluster.nodes": "ask with gpus",
+    "cluster.gpus_per_node": "ask with gpus_per_node",
+    "cluster.generation_share": _IT_DECIDES,
+    "cluster.colocated": _IT_DECIDES,
+    "model": "ask with model",
+    "workload.steps": "ask with steps",
+    "workload.preset": "ask with task",
+    "workload.trace": "ask with trace",
+    "workload.length_scale": "ask with length_scale",
+    "workload.prompts_per_step": "ask with prompts_per_step",
+    "workload.group_size": "ask with group_size",
+    "workload.max_prompt_tokens": "ask with max_prompt_tokens",
+    "workload.max_response_tokens": "ask with max_response_tokens",
+    "limits.eta": "ask with eta",
+    "limits.max_lag": "ask with max_lag",
+    "limits.max_rollouts_in_flight": _IT_DECIDES,
+    "scheduler.class": "ask with schedulers",
+    "sim.seed": "ask with seed",
+    "sim.slice": _IT_DECIDES,
+    "sim.server.tensor_parallel": _IT_DECIDES,
+    "sim.server.static_memory_fraction": _IT_DECIDES,
+    "sim.trainer.tensor_parallel": _IT_DECIDES,
+    "sim.trainer.pipeline_parallel": _IT_DECIDES,
+    "sim.trainer.minibatches": _IT_DECIDES,
+    "sim.trainer.micro_batch_tokens": _IT_DECIDES,
+    "sim.weights.transport": "ask with transport",
+    "sim.cost.provider": "ask with costs",
+}
+"""Keys of a configuration that a question's changes may not touch, and what to do instead."""
+
 TASKS = {"math": ("math-1.5b-deepscaler-mean", 8), "code": ("code-14b", 4)}
 """Workload preset and greatest eta of a task, as in the paper (arXiv 2505.24298, section 7)."""
 
@@ -98,7 +134,7 @@ class Question:
         max_lag: no trajectory may be older than so many versions when it is trained on.
         schedulers: built-in schedulers to choose from.
         costs: see `Costs`.
-        transport: how weights travel, as ``sim.weights.transport``.
+        transport: see `Transport`.
         gpus_per_node: of every node; a count below that is one node.
         changes: ``key=value`` for every configuration that is tried, as for ``--set``.
         seed: of all simulations.
@@ -122,7 +158,7 @@ class Question:
     max_lag: int | None = None
     schedulers: tuple[str, ...] = SCHEDULERS
     costs: Costs = "paper"
-    transport: Literal["disk", "collective"] = "disk"
+    transport: Transport = "disk"
     gpus_per_node: int = GPUS_PER_NODE
     changes: tuple[str, ...] = ()
     seed: int = 1
@@ -143,10 +179,19 @@ class Question:
             raise ConfigError("task, trace: give one of them")
         self._check_task()
         self._check_schedulers()
-        for field, known in (("objective", OBJECTIVES), ("costs", get_args(Costs))):
+        for field, known in (
+            ("objective", OBJECTIVES),
+            ("costs", get_args(Costs)),
+            ("transport", get_args(Transport)),
+        ):
             value = getattr(self, field)
             if value not in known:
-                raise ConfigError(f"{field} = {value!r}{nearest(str(value), known)}")
+                raise ConfigError(f"{field} = {value!r}: no such one{nearest(str(value), known)}")
+        for change in self.changes:
+            key = change.partition("=")[0].strip()
+            if key in DECIDED or key.partition(".")[0] in DECIDED:
+                instead = DECIDED.get(key) or DECIDED[key.partition(".")[0]]
+                raise ConfigError(f"--set {change}: is not for --set here: {instead}")
         if self.objective == "gpus" and self.deadline_h is None and self.step_s is None:
             raise ConfigError(
                 "objective = 'gpus': the fewest GPUs for what? Give a deadline or a step time"
@@ -191,8 +236,17 @@ class Question:
         if self.task is not None and self.task not in TASKS and self.task not in PRESETS:
             known = (*TASKS, *PRESETS)
             raise ConfigError(f"task = {self.task!r}: no such task{nearest(self.task, known)}")
-        if self.trace is not None and not self.trace.is_file():
+        if self.trace is None:
+            return
+        if not self.trace.is_file():
             raise ConfigError(f"trace = {str(self.trace)!r}: no such file")
+        from traces.errors import TraceError
+        from traces.loaders import detect
+
+        try:
+            detect(self.trace)
+        except TraceError as error:
+            raise ConfigError(f"trace: {error}") from None
 
     def _check_schedulers(self) -> None:
         if not self.schedulers:
@@ -252,11 +306,12 @@ class Question:
         most = offer.count or MOST_GPUS
         if offer.count is not None and self.objective == "hours" and self.budget_usd is None:
             return (most,)
-        per_node = min(most, self.gpus_per_node)
         sizes = {most}
         for power in range(most.bit_length()):
-            sizes.update(per_node * n for n in (2**power, 3 * 2 ** max(power - 1, 0)))
-        return tuple(sorted(size for size in sizes if size <= most))
+            sizes.update((2**power, 3 * 2**power))
+        per_node = self.gpus_per_node
+        whole = (size for size in sizes if size <= per_node or size % per_node == 0)
+        return tuple(sorted(size for size in whole if size <= most))
 
 
 def offers(texts: Sequence[str]) -> tuple[Offer, ...]:

@@ -20,6 +20,7 @@ from areal_sim.plan.estimate import Estimate, Estimator
 from areal_sim.plan.infeasible import Guess, Known, explain_limits, explain_memory
 from areal_sim.plan.question import Question
 from areal_sim.plan.space import Candidate, Space
+from areal_sim.pools import Pool
 from areal_sim.sweep import sweep
 from areal_sim.worth import Worth, steady_step_s, worth_of
 
@@ -137,7 +138,7 @@ class Search:
     Args:
         question: what is asked.
         cache: the folder in which simulations are kept.
-        jobs: processes; the machine's cores by default.
+        pool: where to simulate; processes of this machine by default.
         progress: see `Progress`.
 
     Attributes:
@@ -150,14 +151,14 @@ class Search:
         question: Question,
         *,
         cache: Path,
-        jobs: int | None = None,
+        pool: Pool | None = None,
         progress: Progress = lambda stage, done, of: None,
     ) -> None:
         self.question = question
         self.estimator = Estimator(question)
         self.estimates: list[Estimate] = []
         self.findings: dict[Candidate, Finding] = {}
-        self._cache, self._jobs, self._progress = cache, jobs, progress
+        self._cache, self._pool, self._progress = cache, pool, progress
         self._scale = self.estimator.length_scale
         self._spaces: dict[tuple[str, int], Space] = {}
 
@@ -294,7 +295,7 @@ class Search:
         return sweep(
             configs,
             cache=self._cache,
-            jobs=self._jobs,
+            pool=self._pool,
             done=lambda done, of: self._progress(stage, done, of),
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from typing import Self
 
 from areal_sim.pools import Summary, SweepError, Task
 from areal_sim.pools.work import simulate_task
@@ -16,6 +17,9 @@ from areal_sim.pools.work import simulate_task
 
 class LocalPool:
     """Processes of this machine; a `areal_sim.pools.Pool`.
+
+    Inside a ``with`` they live until its end, for runs one after the other; else until the end of
+    each run.
 
     Args:
         jobs: processes at a time; the machine's cores by default.
@@ -27,13 +31,30 @@ class LocalPool:
     def __init__(self, jobs: int | None = None) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs = {jobs}: must be at least 1")
-        self._jobs = jobs
+        self._jobs = jobs or os.cpu_count() or 1
+        self._kept: ProcessPoolExecutor | None = None
+        self._entered = False
+
+    def __enter__(self) -> Self:
+        """Keep the processes."""
+        self._entered = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End them."""
+        self._entered = False
+        if self._kept is not None:
+            self._kept.shutdown(wait=True, cancel_futures=True)
+            self._kept = None
 
     def run(self, tasks: Sequence[Task], keep: Callable[[str, Summary], None]) -> None:
         """See `areal_sim.pools.Pool.run`."""
-        workers = min(self._jobs or os.cpu_count() or 1, len(tasks))
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+        pool = self._kept or _processes(
+            self._jobs if self._entered else min(self._jobs, len(tasks))
+        )
         pending: dict[Future[Summary], str] = {}
+        self._kept = None  # until it is known to be whole
+        whole = False
         try:
             for task in tasks:
                 pending[pool.submit(simulate_task, task.config, task.name)] = task.name
@@ -42,6 +63,7 @@ class LocalPool:
                 for future in finished:
                     keep(pending[future], future.result())
                     del pending[future]
+            whole = True
         except BaseException as exc:
             for future, name in pending.items():
                 if future.done() and not future.cancelled() and future.exception() is None:
@@ -55,7 +77,14 @@ class LocalPool:
                 ) from None
             raise
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            if whole and self._entered:
+                self._kept = pool
+            else:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
 
 
 def _begin() -> None:

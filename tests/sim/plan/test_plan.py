@@ -1,0 +1,165 @@
+"""The planner as a whole, on a question that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from areal_real.config.read import load_config as load_real
+from areal_sim.cli import main
+from areal_sim.commands.plan_shown import facts_of
+from areal_sim.plan import Infeasible, Plan, Question, offers, plan
+from areal_sim.plan.search import FIRST, Search, part_of
+from areal_sim.plan.uncertainty import MODEL_ERROR
+from areal_sim.plan.what_if import bottleneck
+from areal_sim.rundir import simulate
+from tests.sim.plan.questions import ARGUMENTS, SMALL, small
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the simulations of all tests here are kept."""
+    return tmp_path_factory.mktemp("simulated")
+
+
+@pytest.fixture(scope="module")
+def answer(cache: Path) -> Plan:
+    """The answer to the small question."""
+    return plan(SMALL, cache=cache, jobs=1)
+
+
+@pytest.mark.slow
+def test_no_candidate_of_the_whole_space_is_much_better(answer: Plan, cache: Path) -> None:
+    search = Search(SMALL, cache=cache)
+    search.estimate()
+    everyone = list(dict.fromkeys(each.candidate for each in search.estimates))
+    search.simulate(everyone, FIRST, "all")
+    best = search.ranked()[0]
+    own = search.findings[answer.best.candidate]
+    assert own.worth.hours <= best.worth.hours * 1.03
+
+
+def test_the_same_question_has_the_same_answer(answer: Plan, cache: Path, tmp_path: Path) -> None:
+    kept = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert plan(SMALL, cache=cache, jobs=1) == answer
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
+    assert facts_of(plan(SMALL, cache=tmp_path, jobs=2)) == facts_of(answer)
+
+
+@pytest.mark.slow
+def test_an_interrupted_plan_goes_on(answer: Plan, cache: Path, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, wanted: int) -> None:
+        if stage == "closer look" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan(SMALL, cache=tmp_path, jobs=1, progress=stop)
+    done = {path.name for path in tmp_path.glob("*.json")}
+    assert done
+    assert done < {path.name for path in cache.glob("*.json")}
+    stages: dict[str, int] = {}
+    resumed = plan(SMALL, cache=tmp_path, jobs=1, progress=lambda s, d, w: stages.__setitem__(s, w))
+    assert facts_of(resumed) == facts_of(answer)
+    assert stages["first look"] == 0  # nothing of it was done twice
+
+
+def test_the_answer_is_better_than_synchronous_and_says_why(answer: Plan) -> None:
+    assert answer.baseline is not None
+    assert answer.best.worth.hours < answer.baseline.worth.hours
+    assert answer.best.max_lag <= 40
+    assert answer.bottleneck == bottleneck(answer.best, list(answer.changes))
+    texts = [change.text for change in answer.changes]
+    assert len(set(texts)) == len(texts)
+    longer = next(change for change in answer.changes if change.key == "length")
+    assert longer.relative > 0.03
+    assert [c.relative for c in answer.changes] == sorted(c.relative for c in answer.changes)
+
+
+def test_the_interval_holds_the_models_own_error(answer: Plan) -> None:
+    assert answer.spread is not None
+    low, high = answer.spread.around(answer.best.worth.hours)
+    assert low < answer.best.worth.hours / (1 + MODEL_ERROR)
+    assert high > answer.best.worth.hours * (1 + MODEL_ERROR)
+    assert plan(small(costs="roofline"), jobs=1).spread is None
+
+
+def test_the_hours_are_those_of_the_whole_run(answer: Plan) -> None:
+    outcome = simulate(answer.best.config, name="whole")
+    hours = outcome.summary["simulated_hours"]
+    assert answer.best.worth.hours == pytest.approx(hours, rel=0.08)
+    assert answer.best.worth.cost_usd == pytest.approx(outcome.summary["cost_usd"], rel=0.08)
+    assert answer.best.worth.energy_kwh == pytest.approx(outcome.summary["energy_kwh"], rel=0.08)
+
+
+def test_the_command_leaves_what_both_commands_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "plan"
+    assert main(["plan", *ARGUMENTS, "--quiet", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for word in ("The plan", "synchronous", "90 % interval", "What if", "bottleneck", "lag"):
+        assert word in printed
+    facts = json.loads((out / "plan.json").read_text())
+    assert facts["plan"]["hours_interval"][0] < facts["plan"]["hours"]
+    assert facts["synchronous"]["hours"] > facts["plan"]["hours"]
+    assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
+    real = load_real(out / "plan.toml")
+    assert real.real.server.count == facts["plan"]["candidate"]["servers"]
+    changes = ["--set", "workload.steps=2", "--quiet"]
+    assert main(["run", str(out / "plan.toml"), *changes, "--out", str(tmp_path / "run")]) == 0
+    assert not list(out.glob("part-of-*"))
+
+
+@pytest.mark.slow
+def test_fewer_gpus_where_few_will_do(answer: Plan, cache: Path) -> None:
+    gpus = offers(["32xH100"])
+    slow, fast = 1.5 * answer.best.step_s, 0.95 * answer.best.step_s
+    found = plan(small(gpus=gpus, objective="gpus", step_s=slow), cache=cache)
+    assert found.best.step_s <= slow
+    assert found.best.candidate.gpus <= 8
+    faster = plan(small(gpus=gpus, objective="gpus", step_s=fast), cache=cache)
+    assert faster.best.step_s <= fast
+    assert 8 < faster.best.candidate.gpus <= 32
+
+
+@pytest.mark.slow
+def test_limits_are_kept_or_the_least_change_is_said(cache: Path) -> None:
+    found = plan(SMALL, cache=cache)
+    with pytest.raises(Infeasible, match="deadline_h = ") as error:
+        plan(small(deadline_h=found.best.worth.hours / 2), cache=cache)
+    assert any("deadline_h = " in change for change in error.value.changes)
+    cheap = plan(small(objective="cost", deadline_h=found.best.worth.hours * 3), cache=cache)
+    assert cheap.best.worth.hours <= found.best.worth.hours * 3
+    assert cheap.best.worth.cost_usd <= found.best.worth.cost_usd
+
+
+def test_a_model_that_does_not_fit_says_what_would_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["plan", "--model", "32b", "--gpus", "4xRTX4090", "--out", str(tmp_path)]
+    assert main([*arguments, "--quiet"]) == 1
+    first, *changes = capsys.readouterr().err.splitlines()
+    assert "no trainer fits" in first
+    assert "RTX4090 has 24.2 GB" in first
+    more = next(int(line.split()[2]) for line in changes if "in place of 4" in line)
+    # It is the smallest change: that many do, 8 fewer do not.
+    question = Question(model="32b", gpus=offers(["8xRTX4090"]))
+    from areal_sim.plan.infeasible import fits
+
+    assert fits(question, "RTX4090", more)
+    assert not fits(question, "RTX4090", more - 8)
+
+
+def test_slices_divide() -> None:
+    search = Search(SMALL, cache=Path(os.devnull))
+    search.estimate()
+    for estimate in search.estimates:
+        from areal_sim.plan.base import config_of
+
+        config = config_of(SMALL, estimate.candidate)
+        part = part_of(config, 32)
+        changed = config_of(SMALL, estimate.candidate, (f"sim.slice={part}",))
+        assert changed.limits().train_batch_rollouts * part == config.train_batch_rollouts
