@@ -178,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
     if args.growth is not None:
         from areal_sim.commands.plan_shown import show_growth
 
+        _leave_shape(question, args.out)
         replace_together(
             {
                 args.out / name: text_writer(text)
@@ -185,6 +186,7 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
+    _leave_shape(question, args.out)
     replace_together(
         {
             args.out / TOML: text_writer(answer.toml),
@@ -195,3 +197,19 @@ def run(args: argparse.Namespace) -> int:
     show(answer)
     print(f"written to {args.out}: {TOML} for areal-sim run and areal-real train, {JSON}, {PNG}")
     return 0
+
+
+def _leave_shape(question: Question, out: Path) -> None:
+    """Leave the model's ``config.json`` where the plan's ``real.model.path`` is.
+
+    With it `areal-real check` can hold the plan against the model; the weights are the user's.
+    """
+    from areal_sim.models import config_file
+    from areal_sim.plan.real import MODELS_FOLDER
+
+    if Path(question.model).exists():
+        return
+    folder = out / MODELS_FOLDER / question.shape().name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "config.json").exists():
+        (folder / "config.json").write_bytes(config_file(question.model).read_bytes())

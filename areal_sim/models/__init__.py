@@ -24,7 +24,7 @@ from pathlib import Path
 from areal_sched.config.model_shape import ModelShape
 from areal_sched.errors import ConfigError, nearest
 
-__all__ = ["ALIASES", "ModelShape", "load_model", "model_names"]
+__all__ = ["ALIASES", "ModelShape", "config_file", "load_model", "model_names"]
 
 ALIASES = {
     "0.5b": "qwen2.5-0.5b",
@@ -39,6 +39,12 @@ ALIASES = {
 def model_names() -> tuple[str, ...]:
     """The models known by name, sorted."""
     return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.json")))
+
+
+def config_file(name: str) -> Path:
+    """The ``config.json`` of a model known by name or alias."""
+    folded = name.casefold()
+    return Path(__file__).parent / ALIASES.get(folded, folded) / "config.json"
 
 
 def load_model(name_or_path: str | Path) -> ModelShape:

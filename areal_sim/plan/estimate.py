@@ -18,10 +18,10 @@ import numpy as np
 from areal_sched.packing import PackedStep, algorithm_1, longest_processing_time, pack
 from areal_sim.build import source_of
 from areal_sim.costs import Roofline
-from areal_sim.costs.protocol import FS_PER_S, ServerCost
 from areal_sim.hardware import Cluster, ServerLayout, TrainerLayout
 from areal_sim.memory import ServerMemory, server_memory
 from areal_sim.plan import base
+from areal_sim.plan.generation import Generation, Lengths
 from areal_sim.plan.question import Question
 from areal_sim.plan.space import KV_RESERVE_TOKENS, Candidate, ServerChoice, Space, TrainerChoice
 from areal_sim.trainer import phases
@@ -44,9 +44,6 @@ GROUPS_FOR_MEAN = 8192
 WORTH_A_SPLIT = 0.03
 """A trainer that is cut more finely must be faster by this share to be worth a look."""
 
-PREFILL_CHUNK_TOKENS = 8192
-"""Default of ``sim.server.prefill_chunk_tokens``."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -65,32 +62,6 @@ class Estimate:
     generation_s: float
     training_s: float
     lag: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lengths:
-    """One batch: tokens of prompts and answers, and the contexts that decoding meets.
-
-    Attributes:
-        prompts, answers: shape (trajectories,).
-        context: mean tokens in the cache of a rollout, at a random moment of its decoding.
-        context_squared: mean of their squares.
-    """
-
-    prompts: np.ndarray
-    answers: np.ndarray
-    context: float
-    context_squared: float
-
-    @classmethod
-    def of(cls, prompts: np.ndarray, answers: np.ndarray) -> Lengths:
-        """From tokens, shape (trajectories,) both."""
-        p, a = prompts.astype(float), answers.astype(float)
-        total = a.sum()
-        # Over its decoding a context grows from p to p + a, so its mean is p + a / 2.
-        context = (a * (p + a / 2)).sum() / total
-        squared = (a * (p * p + p * a + a * a / 3)).sum() / total
-        return cls(prompts, answers, float(context), float(squared))
 
 
 class Estimator:
@@ -235,18 +206,21 @@ class Estimator:
         share, room = self._room(server, at_once)
         costs = self._costs(space, trainer, server, servers)
         tokens, training_s = self._best_budget(space, trainer)
-        cost = costs.server()
+        server_s = Generation(costs.server(), self.lengths)
         load_s, publish_s = costs.weight_load_s(), costs.weight_publish_s()
         busy_s = training_s + publish_s
         trainer_s = busy_s + self._saved(busy_s)
         each = batch / servers
         if scheduler == "one_step_off":
             lag = 1.0
-            generation_s = self._drain_s(cost, room, each, each) + load_s
+            generation_s = server_s.drain_s(self._running(each, room), each) + load_s
             step_s = _longer_of(generation_s, trainer_s)
         elif eta == 0:
             lag = 0.0
-            generation_s = self._drain_s(cost, room, each, in_flight / servers) + load_s
+            generation_s = server_s.drain_s(
+                self._running(min(each, in_flight / servers), room), each
+            )
+            generation_s += load_s
             step_s = generation_s + trainer_s
         else:
             step_s = trainer_s
@@ -255,8 +229,8 @@ class Estimator:
                 most = batch * (eta + 1 - WAITING_BATCHES - min(1.0, busy_s / step_s))
                 flying = min(in_flight, most)
                 running = self._running(flying / servers, room)
-                generation_s = self._stream_s(cost, running, each)
-                generation_s += load_s + self._again_s(cost, running)
+                generation_s = server_s.stream_s(running, each)
+                generation_s += load_s + server_s.again_s(running)
                 if scheduler == "areal":  # servers wait for what the trainer does after a step
                     generation_s += self._saved(step_s)
                 step_s = _longer_of(generation_s, trainer_s)
@@ -292,7 +266,8 @@ class Estimator:
         share, room = self._room(server, -(-batch // servers))
         tokens, training_s = self._best_budget(space, trainer)
         each = batch / servers
-        generation_s = self._drain_s(costs.server(), room, each, each)
+        server_s = Generation(costs.server(), self.lengths)
+        generation_s = server_s.drain_s(self._running(each, room), each)
         busy_s = training_s + costs.weight_publish_s() + costs.weight_load_s()
         step_s = generation_s + busy_s + costs.switch_s("train") + costs.switch_s("generate")
         step_s += self._saved(step_s)
@@ -410,60 +385,6 @@ class Estimator:
                 balance=longest_processing_time,
             )
         return self._packed[key]
-
-    # ---- one server ------------------------------------------------------------------------------
-
-    def _decode_s(self, cost: ServerCost, running: float) -> float:
-        """One decode step of so many rollouts with the mean context."""
-        fs = cost.decode_base_fs + running * (
-            cost.decode_per_rollout_fs + cost.decode_per_kv_token_fs * self.lengths.context
-        )
-        return fs / FS_PER_S
-
-    def _stream_s(self, cost: ServerCost, running: float, rollouts: float) -> float:
-        """Seconds a server that is always full takes for so many rollouts."""
-        tokens = rollouts * float(self.lengths.answers.mean())
-        steps = tokens / running
-        return steps * self._decode_s(cost, running) + self._prefill_s(cost, rollouts, steps)
-
-    def _prefill_s(self, cost: ServerCost, rollouts: float, steps: float) -> float:
-        """Prefill of so many prompts, between so many decode steps."""
-        p = self.lengths.prompts.astype(float)
-        fs = cost.prefill_per_rollout_fs + float(
-            (cost.prefill_per_token_fs * p + cost.prefill_per_token_pair_fs * p * p / 2).mean()
-        )
-        return (rollouts * fs + min(rollouts, steps) * cost.prefill_base_fs) / FS_PER_S
-
-    def _again_s(self, cost: ServerCost, running: float) -> float:
-        """Prefill of all contexts that an update interrupted."""
-        tokens = running * self.lengths.context
-        fs = cost.prefill_per_token_fs * tokens
-        fs += cost.prefill_per_token_pair_fs * running * self.lengths.context_squared / 2
-        return (fs + tokens / PREFILL_CHUNK_TOKENS * cost.prefill_base_fs) / FS_PER_S
-
-    def _drain_s(self, cost: ServerCost, room: ServerMemory, rollouts: float, most: float) -> float:
-        """Seconds until the last of so many rollouts is done, `most` of them at a time.
-
-        All run at once where they fit. Else the first part streams through a full server. The
-        slowest of all servers has the longest answer of the batch.
-        """
-        at_once = self._running(min(rollouts, most), room)
-        lead_s = 0.0
-        if rollouts > at_once * 1.001:
-            lead_s = self._stream_s(cost, at_once, rollouts - at_once)
-        answers = np.sort(self.lengths.answers).astype(float)
-        # A sample of the batch stands for one server's rollouts; n(t) falls as answers end.
-        marks = np.concatenate(([0.0], answers))
-        alive = at_once * (1 - np.arange(len(answers)) / len(answers))
-        alive = np.maximum(alive, 1.0)
-        steps = np.diff(marks)
-        context = float(self.lengths.prompts.mean()) + (marks[:-1] + marks[1:]) / 2
-        fs = cost.decode_base_fs + alive * (
-            cost.decode_per_rollout_fs + cost.decode_per_kv_token_fs * context
-        )
-        return (
-            lead_s + float((steps * fs).sum()) / FS_PER_S + self._prefill_s(cost, at_once, at_once)
-        )
 
 
 def _longer_of(generation_s: float, training_s: float) -> float:

@@ -108,6 +108,7 @@ def test_the_command_leaves_what_both_commands_read(
     assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
     real = load_real(out / "plan.toml")
     assert real.real.server.count == facts["plan"]["candidate"]["servers"]
+    assert real.model_shape() == SMALL.shape()
     changes = ["--set", "workload.steps=2", "--quiet"]
     assert main(["run", str(out / "plan.toml"), *changes, "--out", str(tmp_path / "run")]) == 0
     assert not list(out.glob("part-of-*"))
