@@ -80,6 +80,9 @@ def show(answer: Plan) -> None:
         table.add_row(change.text, f"{change.relative:+.1%}")
     console.print(table)
     console.print(_note(answer), highlight=False, soft_wrap=True)
+    if answer.refused:
+        text = f"{len(answer.refused)} layouts left out for memory; the nearest to fitting: "
+        console.print(text + answer.refused[0], highlight=False, soft_wrap=True)
 
 
 def _columns(answer: Plan) -> list[tuple[str, Finding]]:
@@ -139,6 +142,7 @@ def facts_of(answer: Plan) -> dict[str, Any]:
         else {"factor": answer.spread.factor, "by_number": dict(answer.spread.by_number)},
         "simulated": [_finding(finding, answer) for finding in answer.findings],
         "candidates": len(answer.estimates),
+        "do_not_fit": list(answer.refused),
     }
 
 

@@ -33,6 +33,7 @@ class Plan:
         findings: everything that was simulated.
         estimates: everything that was estimated, the best first.
         guesses: what each of them would come to.
+        refused: layouts of the answer's GPUs that do not fit in memory and why, nearest first.
         toml: the configuration, for `areal-sim run` and `areal-real train`.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     findings: tuple[Finding, ...]
     estimates: tuple[Estimate, ...]
     guesses: tuple[Worth, ...]
+    refused: tuple[str, ...]
     toml: str
 
 
@@ -99,6 +101,7 @@ def _answered(search: Search) -> Plan:
         findings=tuple(search.findings.values()),
         estimates=tuple(search.estimates),
         guesses=tuple(search.estimator.worth(each) for each in search.estimates),
+        refused=search.space(best.candidate.gpu, best.candidate.gpus).refused,
         toml=toml_of(question, best.candidate, note) + real_tables(question, best.candidate),
     )
 

@@ -235,6 +235,14 @@ class Space:
         ]
 
     @property
+    def refused(self) -> tuple[str, ...]:
+        """Why layouts do not fit, each once, the nearest to fitting first."""
+        errors = sorted(
+            [*self.refused_servers, *self.refused_trainers], key=lambda error: error.missing_bytes
+        )
+        return tuple(dict.fromkeys(str(error) for error in errors))
+
+    @property
     def least_gpus(self) -> int | None:
         """GPUs of the smallest server and the smallest trainer together; None: one fits nowhere."""
         if not self.servers or not self.trainers():

@@ -108,7 +108,9 @@ def test_the_command_leaves_what_both_commands_read(
     assert (out / "plan.png").read_bytes().startswith(b"\x89PNG")
     real = load_real(out / "plan.toml")
     assert real.real.server.count == facts["plan"]["candidate"]["servers"]
-    assert real.model_shape() == SMALL.shape()
+    shape = real.model_shape()
+    assert shape is not None
+    assert shape.parameters == SMALL.shape().parameters
     changes = ["--set", "workload.steps=2", "--quiet"]
     assert main(["run", str(out / "plan.toml"), *changes, "--out", str(tmp_path / "run")]) == 0
     assert not list(out.glob("part-of-*"))
@@ -152,6 +154,12 @@ def test_a_model_that_does_not_fit_says_what_would_do(
 
     assert fits(question, "RTX4090", more)
     assert not fits(question, "RTX4090", more - 8)
+
+
+def test_what_was_left_out_for_memory_is_said(cache: Path) -> None:
+    found = plan(small(gpus=offers(["8xRTX4090"])), cache=cache)
+    assert found.refused
+    assert all("too much" in text for text in found.refused)
 
 
 def test_slices_divide() -> None:
