@@ -37,6 +37,8 @@ NAMES = (
     "prefill_per_rollout_s",
     "prefill_per_token_s",
 )
+DECODE = ("decode_base_s", "decode_per_rollout_s")
+"""A server takes at least one of these for every step."""
 
 _PREFILL = ENGINE_ACTIVITIES.index("prefill")
 NS = 1e-9
@@ -82,7 +84,7 @@ def fit_engine(parts: Sequence[Part], *, shared: bool = True) -> EngineFit:
         shared: whether servers and trainer share processors; if not, there is no slowdown.
 
     Raises:
-        ValueError: no steps were recorded there.
+        ValueError: no steps were recorded there, or they do not tell what a decode step takes.
     """
     from scipy.optimize import minimize_scalar
 
@@ -110,7 +112,14 @@ def fit_engine(parts: Sequence[Part], *, shared: bool = True) -> EngineFit:
     if shared and 0.02 < windows.contended.mean() < 0.98:
         best = minimize_scalar(loss, bounds=(0, MOST_SLOWDOWN), method="bounded")
         slowdown = float(best.x) if best.fun < loss(0.0) else 0.0
-    return EngineFit(at(slowdown), slowdown)
+    found = at(slowdown)
+    if not any(found[name] for name in DECODE):
+        raise ValueError(
+            f"{' and '.join(DECODE)} cannot be told from what the cache costs: too few steps of"
+            " servers that run now more, now fewer rollouts. A longer part, or a run with another"
+            " max_running_rollouts beside it, would do"
+        )
+    return EngineFit(found, slowdown)
 
 
 def slowness(share: Floats, slowdown: float) -> Floats:

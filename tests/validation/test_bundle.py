@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
+from analysis.calibration.calibrate import calibrate
+from analysis.errors import AnalysisError
 from areal_sched import JournalReader, Limits, load, replay
 from areal_sched.errors import ReplayDiverged
 from validation.cases import FITTED, HERE, Case, read_cases
@@ -82,3 +85,14 @@ def test_steps_of_engines_are_kept_where_something_is_fitted_to_them() -> None:
     assert len(without) < len(whole)
     assert ENGINE_STEPS in gzip.decompress(whole).decode()
     assert ENGINE_STEPS not in gzip.decompress(without).decode()
+
+
+def test_a_part_too_short_to_fit_to_says_what_it_leaves_open(tmp_path: Path) -> None:
+    base = next(case for case in CASES if case.name == "base")
+    lines = gzip.decompress(base.journal(1).read_bytes()).splitlines(keepends=True)
+    short = tmp_path / "short.jsonl.gz"
+    short.write_bytes(gzip.compress(b"".join(lines[:2949]) + lines[2949][:40]))
+    with pytest.raises(
+        AnalysisError, match="decode_base_s and decode_per_rollout_s cannot be told"
+    ):
+        calibrate([short])
