@@ -18,6 +18,7 @@ from areal_sim.commands import (
     run,
     serve,
     sweep,
+    ui,
 )
 
 _DESCRIPTION = """\
@@ -31,6 +32,7 @@ that generate, a trainer that learns, and the scheduler between them.
   areal-sim compare runs/demo/synchronous runs/demo/areal
   areal-sim sweep configs/home-8gpu.toml --vary limits.eta=0,1,4 --out runs/sweep
   areal-sim replay runs/home/journal.jsonl.gz
+  areal-sim ui                                     plan in the browser
 """
 
 
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         replay,
         figures,
         serve,
+        ui,
         demo,
         calibrate_published,
     ):

@@ -25,6 +25,7 @@ MAY_ALSO_IMPORT: dict[str, set[str]] = {
     "areal_sim.commands": {"analysis"},
     "areal_sim.notebook": {"analysis"},
     "areal_sim.rundir": {"analysis"},
+    "areal_sim.ui": {"analysis"},
     "areal_real.commands": {"analysis"},
     "areal_real.session": {"analysis"},
 }
