@@ -59,8 +59,8 @@ class Form:
     objective: Objective = "hours"
     deadline_h: float | None = None
     budget_usd: float | None = None
-    most_step_s: float | None = None
-    most_eta: int | None = 8
+    step_s: float | None = None
+    eta: int | None = 8
     schedulers: tuple[str, ...] = ("areal", "one_step_off", "synchronous")
     costs: Costs = "paper"
     gpus_per_node: int = 8
@@ -88,8 +88,8 @@ class Form:
             objective=self.objective,
             deadline_h=self.deadline_h,
             budget_usd=self.budget_usd,
-            most_step_s=self.most_step_s,
-            most_eta=self.most_eta,
+            step_s=self.step_s,
+            eta=self.eta,
             schedulers=self.schedulers,
             costs=self.costs,
             gpus_per_node=self.gpus_per_node,

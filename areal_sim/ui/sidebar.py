@@ -32,7 +32,7 @@ def sidebar() -> Form:
             help="All of them for the fewest hours; up to so many for other goals.",
         )
         eta = right.number_input(
-            "Greatest eta", 0, None, default.most_eta, help="Bound of staleness, in versions."
+            "Greatest eta", 0, None, default.eta, help="Bound of staleness, in versions."
         )
         task = st.selectbox(
             "Task",
@@ -77,8 +77,8 @@ def sidebar() -> Form:
         objective=objective,
         deadline_h=deadline,
         budget_usd=budget,
-        most_step_s=step_s,
-        most_eta=eta,
+        step_s=step_s,
+        eta=eta,
         schedulers=tuple(schedulers),
         costs=costs,
         gpus_per_node=per_node,

@@ -48,7 +48,7 @@ def estimated(question: Question) -> Start:
         limits = (
             (question.deadline_h, worths[estimate].hours),
             (question.budget_usd, worths[estimate].cost_usd),
-            (question.most_step_s, estimate.step_s),
+            (question.step_s, estimate.step_s),
         )
         return all(most is None or value <= most for most, value in limits)
 

@@ -133,9 +133,7 @@ def test_known_numbers_change_as_two_looks_differ() -> None:
     assert told.idle_training == 0.3
 
 
-@pytest.mark.parametrize(
-    ("gpus", "prompts"), [("16xH100", 32), ("64xH800", 512), ("16xH100", 512)]
-)
+@pytest.mark.parametrize(("gpus", "prompts"), [("16xH100", 32), ("64xH800", 512), ("16xH100", 512)])
 def test_a_look_is_short_or_has_the_fewest_steps(gpus: str, prompts: int) -> None:
     question = small(gpus=offers([gpus]), prompts_per_step=prompts, group_size=16)
     begin = estimated(question)
