@@ -70,13 +70,18 @@ def sweep(
 
         # Long runs first, so that none of them is left alone at the end.
         tasks = [Task(name, configs[name]) for name in todo.values()]
-        pool.run(sorted(tasks, key=lambda task: -task.config.workload.steps), keep)
+        pool.run(sorted(tasks, key=lambda task: -_trajectories(task.config)), keep)
     results = {}
     for name, file in files.items():
         found = _read(file)
         assert found is not None
         results[name] = {**found, "name": name}
     return results
+
+
+def _trajectories(config: RunConfig) -> int:
+    """How much a simulation is about, for the order of some."""
+    return config.workload.steps * config.limits().train_batch_rollouts
 
 
 def _key(config: RunConfig) -> str:
