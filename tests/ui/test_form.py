@@ -29,7 +29,7 @@ def test_every_model_gpu_and_workload_that_is_offered_is_known() -> None:
 
 def test_a_trace_takes_the_place_of_the_task(tmp_path: Path) -> None:
     trace = tmp_path / "lengths.csv"
-    trace.write_text("")
+    trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,10,20\n")
     question = Form(trace=f" {trace} ").question()
     assert (question.trace, question.task) == (trace, None)
 
