@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+SCHEDULERS = (
+    *("areal", "synchronous", "one_step_off", "in_flight", "partial_rollout", "bounded_lag"),
+)
+"""In the order of their colours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One candidate: GPUs, share of them that generates, hours, USD, mean lag, scheduler."""
@@ -91,6 +97,12 @@ def pareto(points: Sequence[Point], x: Callable[[Point], float]) -> list[Point]:
     return front
 
 
+def _place(scheduler: str) -> int:
+    """Of a schedule among colours and markers: the same in every picture."""
+    known = SCHEDULERS.index(scheduler) if scheduler in SCHEDULERS else len(SCHEDULERS)
+    return min(known, len(COLOURS) - 1)
+
+
 def _points(axes: Axes, picture: Picture, x: Callable[[Point], float], label: str) -> None:
     """Estimates faint, simulations by scheduler, the plan with a ring."""
     axes.scatter(
@@ -98,13 +110,12 @@ def _points(axes: Axes, picture: Picture, x: Callable[[Point], float], label: st
         [point.hours for point in picture.estimated],
         s=8, color="#cfcfcf", label="estimated", zorder=1, linewidths=0,
     )  # fmt: skip
-    names = list(dict.fromkeys(point.scheduler for point in picture.simulated))
-    for number, name in enumerate(names):
+    for name in sorted({point.scheduler for point in picture.simulated}, key=_place):
         own = [point for point in picture.simulated if point.scheduler == name]
         axes.scatter(
             [x(point) for point in own],
             [point.hours for point in own],
-            s=26, marker=MARKERS[number], color=COLOURS[number], label=name, zorder=3,
+            s=26, marker=MARKERS[_place(name)], color=COLOURS[_place(name)], label=name, zorder=3,
         )  # fmt: skip
     axes.scatter(
         [x(picture.best)], [picture.best.hours],

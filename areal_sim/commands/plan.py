@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 TOML, JSON, PNG = "plan.toml", "plan.json", "plan.png"
 
+GPU_NAMES = "A100-40GB, A100-80GB, H100, H800, H200, H20, B200, L40S, A40, RTX4090"
+"""For the help alone, which should not load the table."""
+
 _EPILOG = """\
 areal-sim plan --model 7b --gpus 512xH800 --task math
 areal-sim plan --model 32b --gpus H100,H200 --objective cost --deadline-h 48
@@ -60,8 +63,8 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="NxGPU,...",
-        help="GPUs to choose from: 512xH800 for so many, H800 for as many as\nare of use; may be"
-        " given again",
+        help="GPUs to choose from: 512xH800 for so many, H800 for as many as\nare of use, up to"
+        f" 512; may be given again. Known:\n{GPU_NAMES}",
     )
     workload = asked.add_mutually_exclusive_group()
     workload.add_argument(
@@ -93,7 +96,14 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         " analytic model",
     )
     asked.add_argument("--transport", metavar="NAME", help="of weights: disk (default), collective")
-    add_overrides(parser, example="cluster.usd_per_gpu_hour=2.5")
+    asked.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        metavar="GPU=USD,...",
+        help="an hour of one GPU, as H100=2.1,H200=3 (default: list prices)",
+    )
+    add_overrides(parser, example="sim.cost.training_efficiency=0.35")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +156,31 @@ def question_of(args: argparse.Namespace) -> Question:
         given["task"] = None
     if args.schedulers is not None:
         given["schedulers"] = tuple(args.schedulers.split(","))
-    changes = tuple(args.overrides)
-    return Question(model=args.model, gpus=offers(args.gpus), changes=changes, **given)
+    changes, prices = tuple(args.overrides), prices_of(args.price)
+    return Question(
+        model=args.model, gpus=offers(args.gpus), changes=changes, prices=prices, **given
+    )
+
+
+def prices_of(texts: list[str]) -> tuple[tuple[str, float], ...]:
+    """Prices by GPU, from ``H100=2.1,H200=3``.
+
+    Raises:
+        ConfigError: it is not that, or there is no such GPU.
+    """
+    from areal_sched.errors import ConfigError
+    from areal_sim.hardware import gpu
+
+    prices = {}
+    for part in (part for text in texts for part in text.split(",")):
+        name, _, price = part.partition("=")
+        try:
+            prices[gpu(name.strip()).name] = float(price)
+        except ConfigError as error:
+            raise ConfigError(f"price = {part!r}: {error}") from None
+        except ValueError:
+            raise ConfigError(f"price = {part!r}: expected GPU=USD, as H100=2.1") from None
+    return tuple(prices.items())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,12 +24,13 @@ def layout_rows(candidate: Candidate) -> Iterator[tuple[str, str]]:
     """Label and text of what a candidate says."""
     c = candidate
     yield "cluster", f"{c.gpus} {c.gpu}"
-    staleness = f", eta {c.eta}" if c.scheduler == "areal" else ""
+    waits = c.scheduler in ("synchronous", "one_step_off")
+    staleness = "" if waits else f", eta {c.eta}"
     yield "schedule", f"{c.scheduler}{staleness}, {c.max_rollouts_in_flight:,} rollouts in flight"
     share = "in turn" if c.colocated else f"{c.generation_gpus} GPUs, {c.generation_share:.0%}"
     yield (
         "generation",
-        f"{share}: {c.servers} servers of TP {c.server_tensor_parallel}, memory share"
+        f"{share}: {c.servers} x TP {c.server_tensor_parallel}, memory share"
         f" {c.static_memory_fraction:g}",
     )
     yield (
@@ -76,13 +77,37 @@ def show(answer: Plan) -> None:
     table = Table(title="What if", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("change")
     table.add_column("step time", justify="right")
+    table.add_column("cost", justify="right")
     for change in answer.changes:
-        table.add_row(change.text, f"{change.relative:+.1%}")
+        dearer = (1 + change.relative) * change.candidate.gpus / best.candidate.gpus - 1
+        table.add_row(change.text, _percent(change.relative), _percent(dearer))
     console.print(table)
     console.print(_note(answer), highlight=False, soft_wrap=True)
-    if answer.refused:
-        text = f"{len(answer.refused)} layouts left out for memory; the nearest to fitting: "
-        console.print(text + answer.refused[0], highlight=False, soft_wrap=True)
+    for warning in warnings_of(answer):
+        console.print(warning, highlight=False, soft_wrap=True)
+
+
+def _percent(relative: float) -> str:
+    """A change; below what another seed makes, none."""
+    from areal_sim.plan.what_if import NOTHING
+
+    return "no difference" if abs(relative) < NOTHING else f"{relative:+.1%}"
+
+
+def warnings_of(answer: Plan) -> Iterator[str]:
+    """What to know before renting."""
+    question, worth = answer.question, answer.best.worth
+    limits = (
+        ("deadline", question.deadline_h, worth.hours, "h"),
+        ("budget", question.budget_usd, worth.cost_usd, "USD"),
+    )
+    for name, most, value, unit in limits:
+        if most is None or answer.spread is None:
+            continue
+        if (high := answer.spread.around(value)[1]) > most:
+            yield f"It may miss the {name} of {most:,g} {unit}: the interval goes to {high:,.3g}."
+    if answer.best.candidate.gpus > question.gpus_per_node:
+        yield "areal-real starts all its processes on one node so far; more are for the simulator."
 
 
 def _columns(answer: Plan) -> list[tuple[str, Finding]]:
@@ -100,7 +125,7 @@ def _compared(findings: list[Finding], answer: Plan) -> Iterator[tuple[str, list
     yield "time", [f"{each.worth.hours:,.1f} h" for each in findings]
     if answer.spread is not None:
         ranges = [answer.spread.around(each.worth.hours) for each in findings]
-        yield "  90 % interval", [f"{low:,.1f} to {high:,.1f}" for low, high in ranges]
+        yield "  90 % interval", [f"{low:,.1f} to {high:,.1f} h" for low, high in ranges]
     yield "cost", [f"{each.worth.cost_usd:,.0f} USD" for each in findings]
     yield "energy", [f"{each.worth.energy_kwh:,.0f} kWh" for each in findings]
     yield "GPU-hours", [f"{each.worth.gpu_hours:,.0f}" for each in findings]
@@ -108,7 +133,7 @@ def _compared(findings: list[Finding], answer: Plan) -> Iterator[tuple[str, list
     idle = [each.summary["idle_share"] for each in findings]
     yield "servers idle", [f"{share['generation']:.0%}" for share in idle]
     yield "trainer idle", [f"{share['training']:.0%}" for share in idle]
-    yield "lag (largest)", [f"{each.lag:.1f} ({each.max_lag})" for each in findings]
+    yield "lag (largest), versions", [f"{each.lag:.1f} ({each.max_lag})" for each in findings]
     first = findings[0].worth.hours
     yield "time over the plan's", [f"{each.worth.hours / first:.2f}x" for each in findings]
 
@@ -134,7 +159,13 @@ def facts_of(answer: Plan) -> dict[str, Any]:
         "synchronous": None if answer.baseline is None else _finding(answer.baseline, answer),
         "bottleneck": answer.bottleneck,
         "what_if": [
-            {"change": change.text, "step_s": change.step_s, "relative": change.relative}
+            {
+                "change": change.text,
+                "step_s": change.step_s,
+                "without_s": change.without_s,
+                "relative": change.relative,
+                "gpus": change.candidate.gpus,
+            }
             for change in answer.changes
         ],
         "uncertainty": None
@@ -143,6 +174,7 @@ def facts_of(answer: Plan) -> dict[str, Any]:
         "simulated": [_finding(finding, answer) for finding in answer.findings],
         "candidates": len(answer.estimates),
         "do_not_fit": list(answer.refused),
+        "warnings": list(warnings_of(answer)),
     }
 
 
@@ -220,16 +252,20 @@ def show_growth(growing: Growing, out: Path) -> dict[str, str]:
 
     console = Console()
     table = Table(title="Seconds of a step", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("split")
+    table.add_column("")
     for factor in growing.factors:
         table.add_column(f"lengths x{factor:.2f}", justify="right")
+    letters = dict(zip(growing.step_s, "ABC", strict=False))
     for candidate, seconds in growing.step_s.items():
-        table.add_row(str(candidate), *[f"{value:,.0f}" for value in seconds])
+        table.add_row(letters[candidate], *[f"{value:,.0f}" for value in seconds])
     console.print(table)
+    for candidate, letter in letters.items():
+        print(f"{letter}: {candidate}")
 
     def text(stage: Stage) -> str:
         last = stage.first_step + stage.steps
-        return f"  steps {stage.first_step + 1} to {last}: {stage.hours:,.1f} h, {stage.candidate}"
+        letter = letters[stage.candidate]
+        return f"  steps {stage.first_step + 1} to {last}: {letter}, {stage.hours:,.1f} h"
 
     print(f"one split: {growing.one.hours:,.1f} h")
     print(text(growing.one))

@@ -4,8 +4,8 @@
 """
 
 from areal_sim.plan.answer import Plan, plan
+from areal_sim.plan.finding import Finding
 from areal_sim.plan.infeasible import Infeasible
 from areal_sim.plan.question import Offer, Question, offers
-from areal_sim.plan.search import Finding
 
 __all__ = ["Finding", "Infeasible", "Offer", "Plan", "Question", "offers", "plan"]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from areal_sim.plan.base import toml_of
 from areal_sim.plan.estimate import Estimate
+from areal_sim.plan.finding import Finding
 from areal_sim.plan.question import Question
 from areal_sim.plan.real import real_tables
-from areal_sim.plan.search import LAST, Finding, Progress, Search
+from areal_sim.plan.search import LAST, Progress, Search
 from areal_sim.plan.space import Candidate
 from areal_sim.plan.uncertainty import Spread, spread_of
 from areal_sim.plan.what_if import Change, bottleneck, what_ifs
@@ -109,9 +110,18 @@ def _answered(search: Search) -> Plan:
 def comment_of(question: Question, candidate: Candidate) -> str:
     """The first lines of a plan's configuration."""
     cluster = f"{candidate.gpus} {candidate.gpu}"
+    note = _beyond_one_node(question, candidate)
     return f"""\
 # Made by areal-sim plan. Run: areal-sim run FILE, or areal-real train FILE --out DIR
-# {question.shape().name} on {cluster}, the least {question.objective}."""
+# {question.shape().name} on {cluster}, the least {question.objective}.{note}"""
+
+
+def _beyond_one_node(question: Question, candidate: Candidate) -> str:
+    if candidate.gpus <= question.gpus_per_node:
+        return ""
+    return (
+        "\n# areal-real starts all its processes on one node so far: several are for the simulator."
+    )
 
 
 def _predicted(worth: Worth) -> str:
@@ -123,8 +133,9 @@ def _predicted(worth: Worth) -> str:
 
 def _runner_up(best: Finding, others: list[Finding]) -> Finding | None:
     """The next best with another layout or scheduler: other etas are the same answer."""
-    own = (best.candidate.gpus, best.candidate.layout, best.candidate.scheduler)
-    for finding in others:
-        if (finding.candidate.gpus, finding.candidate.layout, finding.candidate.scheduler) != own:
-            return finding
-    return None
+
+    def kind(candidate: Candidate) -> tuple[object, ...]:
+        return candidate.gpu, candidate.gpus, candidate.layout, candidate.scheduler
+
+    own = kind(best.candidate)
+    return next((finding for finding in others if kind(finding.candidate) != own), None)

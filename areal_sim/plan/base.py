@@ -6,16 +6,20 @@ The configuration is written as TOML, so that what is simulated is what the user
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from pathlib import Path
 
 from areal_sched.config.options import toml_value
+from areal_sched.errors import ConfigError
 from areal_sim.config import RunConfig, parse_config
 from areal_sim.costs.constants import Factors
 from areal_sim.plan.question import TASKS, Question
 from areal_sim.plan.space import MEMORY_SHARES, Candidate
 from areal_sim.published.calibration import FILE as CALIBRATION
 from areal_sim.published.systems import CHECKPOINT_BYTES, CHECKPOINT_EVERY_S
+
+_NAME = "plan"
 
 
 @functools.cache
@@ -70,6 +74,8 @@ def toml_of(question: Question, candidate: Candidate, comment: str = "") -> str:
     else:
         task = str(question.task)
         lengths = f"preset = {toml_value(TASKS[task][0] if task in TASKS else task)}"
+    prices = dict(question.prices)
+    price = f"\nusd_per_gpu_hour = {prices[c.gpu]!r}" if c.gpu in prices else ""
     share = "colocated = true" if c.colocated else f"generation_share = {c.generation_share!r}"
     lag = f"\nmax_lag = {question.max_lag}" if question.max_lag is not None else ""
     # As the released system: generation goes on when trainer and evaluation are through.
@@ -84,7 +90,7 @@ def toml_of(question: Question, candidate: Candidate, comment: str = "") -> str:
 gpu = {toml_value(c.gpu)}
 nodes = {nodes}
 gpus_per_node = {per_node}
-{share}
+{share}{price}
 
 [model]
 {model}
@@ -136,7 +142,11 @@ def config_of(question: Question, candidate: Candidate, changes: tuple[str, ...]
         ConfigError: the changes contradict the rest.
     """
     text = toml_of(question, candidate)
-    return parse_config(text, overrides=[*question.changes, *changes], name="plan")
+    try:
+        return parse_config(text, overrides=[*question.changes, *changes], name=_NAME)
+    except ConfigError as error:
+        # Nobody has the file whose line it would be.
+        raise ConfigError(re.sub(rf"^{_NAME}:\d+:\d+: ", "", str(error))) from None
 
 
 def probe(question: Question) -> RunConfig:

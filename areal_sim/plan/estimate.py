@@ -161,8 +161,13 @@ class Estimator:
     def _power(self, gpu: str) -> dict[str, float]:
         """Watts and price of a kind of GPU, as changed."""
         if gpu not in self._powers:
-            power = dataclasses.replace(self._config.cluster, gpu=gpu).power()
+            cluster = self._config.cluster
+            if gpu != cluster.gpu:  # a price of the first kind is not of this one
+                cluster = dataclasses.replace(cluster, gpu=gpu, usd_per_gpu_hour=None)
+            power = cluster.power()
             self._powers[gpu] = {name: value or 0.0 for name, value in power.items()}
+            if gpu in (prices := dict(self.question.prices)):
+                self._powers[gpu]["usd_per_gpu_hour"] = prices[gpu]
         return self._powers[gpu]
 
     def synchronous(self, space: Space) -> Iterator[Estimate]:

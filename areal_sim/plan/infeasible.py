@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
 
 from areal_sched.errors import ArealError
 from areal_sim.hardware import GPUS
 from areal_sim.memory import DoesNotFit
 from areal_sim.plan.question import MOST_GPUS, Offer, Question
 from areal_sim.plan.space import Space
-from areal_sim.worth import Worth
-
-if TYPE_CHECKING:
-    pass
 
 LEAST_RESPONSE_TOKENS = 1024
 """Shorter answers are not proposed: no reasoning model is trained with them."""
@@ -100,69 +94,3 @@ def _shorter(question: Question, gpu: str, count: int) -> int | None:
         shorter = dataclasses.replace(question, max_response_tokens=tokens)
         low, high = (middle, high) if fits(shorter, gpu, count) else (low, middle - 1)
     return low * LEAST_RESPONSE_TOKENS or None
-
-
-class Known(Protocol):
-    """What is known of a candidate: simulated, or estimated."""
-
-    @property
-    def worth(self) -> Worth:
-        """Of all steps."""
-
-    @property
-    def step_s(self) -> float:
-        """Of one step."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Guess:
-    """An estimate as `Known`."""
-
-    worth: Worth
-    step_s: float
-
-
-def explain_limits(question: Question, known: Sequence[Known]) -> Infeasible:
-    """Why nothing keeps the limits: the one that is missed by most, and by how much.
-
-    Args:
-        question: what was asked.
-        known: candidates, none of which keeps all limits.
-    """
-    limits: dict[str, tuple[float | None, str, Callable[[Known], float]]] = {
-        "deadline_h": (question.deadline_h, "h", lambda each: each.worth.hours),
-        "budget_usd": (question.budget_usd, "USD", lambda each: each.worth.cost_usd),
-        "step_s": (question.step_s, "s", lambda each: each.step_s),
-    }
-    given = {
-        name: (most, unit, of) for name, (most, unit, of) in limits.items() if most is not None
-    }
-    # Alone, a limit may be kept by somebody; the first that nobody keeps is the reason.
-    for name, (most, unit, of) in given.items():
-        best = min(of(each) for each in known)
-        if best > most:
-            return Infeasible(
-                f"{name} = {most:g}: the least that was found is {best:,.4g} {unit}",
-                [f"{name} = {_rounded_up(best):g}", *_more(question)],
-            )
-    (name, (most, unit, of)), *others = given.items()
-    kept = [each for each in known if all(g(each) <= m for _, (m, _, g) in others)]
-    best = min((of(each) for each in kept), default=float("nan"))
-    with_them = " and ".join(f"{other} = {m:g}" for other, (m, _, _) in others)
-    return Infeasible(
-        f"{name} = {most:g}: where {with_them}, the least that was found is {best:,.4g} {unit}",
-        [f"{name} = {_rounded_up(best):g}"],
-    )
-
-
-def _rounded_up(value: float) -> float:
-    """To three digits, upwards."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return math.ceil(value / unit) * unit
-
-
-def _more(question: Question) -> list[str]:
-    if question.budget_usd is not None:
-        return []
-    offer = question.gpus[0]
-    return [f"more GPUs than {offer}"] if offer.count is not None else []

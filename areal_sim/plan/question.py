@@ -62,6 +62,9 @@ DECIDED = {
 }
 """Keys of a configuration that a question's changes may not touch, and what to do instead."""
 
+OF_A_KIND = ("cluster.usd_per_gpu_hour", "cluster.busy_watts", "cluster.idle_watts")
+"""Keys that are of one kind of GPU."""
+
 TASKS = {"math": ("math-1.5b-deepscaler-mean", 8), "code": ("code-14b", 4)}
 """Workload preset and greatest eta of a task, as in the paper (arXiv 2505.24298, section 7)."""
 
@@ -136,6 +139,7 @@ class Question:
         costs: see `Costs`.
         transport: see `Transport`.
         gpus_per_node: of every node; a count below that is one node.
+        prices: (GPU, USD for an hour of one) where these are not `areal_sim.power`'s.
         changes: ``key=value`` for every configuration that is tried, as for ``--set``.
         seed: of all simulations.
     """
@@ -160,6 +164,7 @@ class Question:
     costs: Costs = "paper"
     transport: Transport = "disk"
     gpus_per_node: int = GPUS_PER_NODE
+    prices: tuple[tuple[str, float], ...] = ()
     changes: tuple[str, ...] = ()
     seed: int = 1
 
@@ -187,8 +192,15 @@ class Question:
             value = getattr(self, field)
             if value not in known:
                 raise ConfigError(f"{field} = {value!r}: no such one{nearest(str(value), known)}")
+        for name, price in self.prices:
+            if gpu(name).name != name or not (math.isfinite(price) and price > 0):
+                raise ConfigError(f"prices: {name} = {price!r}: expected a number > 0")
         for change in self.changes:
             key = change.partition("=")[0].strip()
+            if key in OF_A_KIND and len(self.gpus) > 1:
+                raise ConfigError(
+                    f"--set {change}: would be of every kind of GPU; ask for one, or with prices"
+                )
             if key in DECIDED or key.partition(".")[0] in DECIDED:
                 instead = DECIDED.get(key) or DECIDED[key.partition(".")[0]]
                 raise ConfigError(f"--set {change}: is not for --set here: {instead}")

@@ -17,12 +17,14 @@ from typing import Any
 from areal_sim.config import RunConfig
 from areal_sim.plan.base import config_of
 from areal_sim.plan.estimate import Estimate, Estimator
-from areal_sim.plan.infeasible import Guess, Known, explain_limits, explain_memory
+from areal_sim.plan.finding import Finding
+from areal_sim.plan.infeasible import Infeasible, explain_memory
+from areal_sim.plan.limits import explain_limits
 from areal_sim.plan.question import Question
 from areal_sim.plan.space import Candidate, Space
 from areal_sim.pools import Pool
 from areal_sim.sweep import sweep
-from areal_sim.worth import Worth, steady_step_s, worth_of
+from areal_sim.worth import steady_step_s, worth_of
 
 FIRST_CANDIDATES = 8
 SECOND_CANDIDATES = 3
@@ -78,56 +80,6 @@ STEPS_OF_TURNS = 6
 """Of schedulers that wait for every batch, so that each step is like the last."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A candidate that was simulated.
-
-    Attributes:
-        candidate: which.
-        config: its whole configuration, with all steps of the question.
-        slice: what part of it was simulated.
-        summary: of the simulation.
-        step_s: a training step of the whole run, see `areal_sim.worth.steady_step_s`.
-        worth: hours, money and energy of all steps.
-    """
-
-    candidate: Candidate
-    config: RunConfig
-    slice: int
-    summary: dict[str, Any]
-    step_s: float
-    worth: Worth
-
-    @property
-    def lag(self) -> float:
-        """Mean lag, versions."""
-        return float(self.summary["lag"]["mean"])
-
-    @property
-    def max_lag(self) -> int:
-        """Greatest lag, versions."""
-        return int(self.summary["lag"]["max"])
-
-    def value(self, question: Question) -> float:
-        """What the question makes small."""
-        return {
-            "hours": self.worth.hours,
-            "cost": self.worth.cost_usd,
-            "energy": self.worth.energy_kwh,
-            "gpu-hours": self.worth.gpu_hours,
-            "gpus": float(self.candidate.gpus),
-        }[question.objective]
-
-    def within(self, question: Question) -> bool:
-        """Whether it keeps the question's limits."""
-        limits = (
-            (question.deadline_h, self.worth.hours),
-            (question.budget_usd, self.worth.cost_usd),
-            (question.step_s, self.step_s),
-        )
-        return all(most is None or value <= most for most, value in limits)
-
-
 Progress = Callable[[str, int, int], None]
 """Takes what is being done, how much of it is done, and how much there is."""
 
@@ -162,8 +114,11 @@ class Search:
         self._scale = self.estimator.length_scale
         self._spaces: dict[tuple[str, int], Space] = {}
 
-    def run(self) -> list[Finding]:
+    def run(self, *, explain: bool = True) -> list[Finding]:
         """The best answers that were found, the best first, and all of them within the limits.
+
+        Args:
+            explain: find out what would do where nothing keeps the limits.
 
         Raises:
             ConfigError: the question contradicts itself.
@@ -171,16 +126,29 @@ class Search:
         """
         self.estimate()
         ranked = self._first_look()
+        if not ranked:
+            raise self._nothing(explain)
         if self.question.objective == "gpus":
             ranked = self._fewer_gpus(ranked[0]) or ranked
         kept = [finding.candidate for finding in ranked[:SECOND_CANDIDATES]]
         fresher = [x for x in self._fresher(kept[0]) if x not in kept]
         ranked = self._rank(self.simulate([*kept, *fresher], SECOND, "closer look")) or ranked
         finalists = [finding.candidate for finding in ranked[:2]]
-        return self._rank(self.simulate(finalists, LAST, "final")) or ranked
+        # Seen more closely, both may miss a limit; then others are left, or none.
+        if final := self._rank(self.simulate(finalists, LAST, "final")) or self.ranked():
+            return final
+        raise self._nothing(explain)
+
+    def _nothing(self, explain: bool) -> Infeasible:
+        """Nothing keeps the limits."""
+        return explain_limits(self) if explain else Infeasible("no candidate keeps the limits", [])
+
+    def again(self, question: Question) -> Search:
+        """A search for another question, in the same place."""
+        return Search(question, cache=self._cache, pool=self._pool, progress=self._progress)
 
     def _first_look(self) -> list[Finding]:
-        """Simulate the most promising ones, and more of them until one keeps the limits."""
+        """Simulate the most promising ones, and more until one keeps the limits; [] if none."""
         tried: set[Candidate] = set()
         while first := self._promising(tried):
             tried.update(first)
@@ -188,10 +156,7 @@ class Search:
                 return ranked
             if len(tried) > MOST_TRIED:
                 break
-        known: list[Known] = list(self.findings.values())
-        if not known:
-            known = [Guess(self.estimator.worth(each), each.step_s) for each in self.estimates]
-        raise explain_limits(self.question, known)
+        return []
 
     def _fewer_gpus(self, found: Finding) -> list[Finding]:
         """Sizes between the one that was found and the next smaller one, by bisection."""

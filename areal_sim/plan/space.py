@@ -167,10 +167,12 @@ class Space:
                 try:
                     memory = server_memory(self.gpu, self.shape, layout, context_tokens=context)
                 except DoesNotFit as error:
-                    self.refused_servers.append(error)
+                    refused = error
                     continue
                 rooms.append((share, memory))
-            if rooms:
+            if not rooms:
+                self.refused_servers.append(refused)
+            else:
                 found.append(ServerChoice(tensor_parallel=parallel, rooms=tuple(rooms)))
         self.refused_servers.sort(key=lambda error: error.missing_bytes)
         return tuple(found)
@@ -208,7 +210,7 @@ class Space:
                         yield tensor, pipeline
 
     def _trainer(self, tensor: int, pipeline: int, ranks: int) -> list[TrainerChoice]:
-        budgets = []
+        budgets: list[int] = []
         least = -(-self.context_tokens // 1024) * 1024
         for tokens in sorted({least, *(x for x in MICRO_BATCH_TOKENS if x >= least)}):
             layout = TrainerLayout(
@@ -220,7 +222,8 @@ class Space:
             try:
                 trainer_memory(self.gpu, self.shape, layout)
             except DoesNotFit as error:
-                self.refused_trainers.append(error)
+                if not budgets:
+                    self.refused_trainers.append(error)
                 break
             budgets.append(tokens)
         if not budgets:

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 
 from areal_sim.config import RunConfig
 from areal_sim.plan.base import config_of
+from areal_sim.plan.finding import Finding
 from areal_sim.plan.question import Question
-from areal_sim.plan.search import FIRST, Finding, Search, part_of
+from areal_sim.plan.search import FIRST, Search, part_of
 from areal_sim.plan.space import Candidate
 
 DISK_RATES = ("disk_write_bytes_per_s", "disk_read_bytes_per_s", "disk_read_total_bytes_per_s")
+
+MUCH = 0.05
+"""What another staleness bound must save to be called the bottleneck."""
 
 NOTHING = 0.01
 """A change of less is none: the same run with another seed differs by up to as much."""
@@ -28,15 +32,20 @@ class Change:
         candidate: the plan with the change; None where the change is of something else.
         changes: further keys of the configuration.
         step_s: a step with the change.
-        relative: step time with it over that without, less 1.
+        without_s: a step of the plan, simulated on the same slice and as long.
     """
 
     key: str
     text: str
     candidate: Candidate
     changes: tuple[str, ...] = ()
-    step_s: float = 0.0
-    relative: float = 0.0
+    step_s: float = 1.0
+    without_s: float = 1.0
+
+    @property
+    def relative(self) -> float:
+        """Step time with the change over that without, less 1."""
+        return self.step_s / self.without_s - 1
 
 
 def what_ifs(search: Search, best: Finding) -> list[Change]:
@@ -65,7 +74,7 @@ def what_ifs(search: Search, best: Finding) -> list[Change]:
     for change in wanted:
         step_s = search.steady_s(configs[change.key], results[change.key])
         without = search.steady_s(configs[pairs[change.key]], results[pairs[change.key]])
-        found.append(dataclasses.replace(change, step_s=step_s, relative=step_s / without - 1))
+        found.append(dataclasses.replace(change, step_s=step_s, without_s=without))
     return sorted(found, key=lambda change: change.relative)
 
 
@@ -126,7 +135,7 @@ def _more_gpus(question: Question, plan: Candidate, per_node: int) -> Iterator[C
 def _other_etas(question: Question, plan: Candidate) -> Iterator[Change]:
     """The staleness bound halved and doubled."""
     batch = question.train_batch_rollouts
-    for eta in sorted({plan.eta // 2, 2 * plan.eta} - {plan.eta}):
+    for eta in sorted({plan.eta // 2, max(1, 2 * plan.eta)} - {plan.eta}):
         in_flight = min(plan.max_rollouts_in_flight, (eta + 1) * batch)
         yield Change(
             key=f"eta {eta}",
@@ -136,20 +145,32 @@ def _other_etas(question: Question, plan: Candidate) -> Iterator[Change]:
 
 
 def bottleneck(best: Finding, changes: list[Change]) -> str:
-    """What a plan waits for, in a sentence."""
+    """What a plan waits for, in a sentence: by what helps, else by who is idle."""
     idle = best.summary["idle_share"]
-    gains = {change.key: -change.relative for change in changes}
     if best.candidate.colocated:
-        shares = best.summary["gpu_time_share"]
-        top = max((key for key in shares), key=lambda key: shares[key])
-        return f"generation and training take turns; most GPU time goes to: {top}"
-    generation, training = gains.get("generation", 0.0), gains.get("training", 0.0)
-    wait = (
-        f"servers are idle {idle['generation']:.0%} of the time, the trainer {idle['training']:.0%}"
+        return "generation and training take turns, and each waits for the other"
+    gains = {change.key: (-change.relative, change.text) for change in changes}
+    sides = {side: gains[side] for side in ("generation", "training") if side in gains}
+    wait = f"servers are idle {idle['generation']:.0%} of the time, the trainer"
+    wait += f" {idle['training']:.0%}"
+    older = max(
+        (gains[key] for key in gains if key.startswith("eta ")), default=(0.0, "no other eta")
     )
-    if max(generation, training) < NOTHING / 2 and abs(generation - training) < NOTHING:
-        if idle["training"] > 2 * idle["generation"]:
-            return f"generation, though one node more changes little: {wait}"
-        return f"neither side alone: {wait}"
-    side = "generation" if generation >= training else "training"
-    return f"{side}: {wait}"
+    best_side = max(sides, key=lambda side: sides[side][0], default=None)
+    gain = sides[best_side][0] if best_side is not None else 0.0
+    if older[0] > max(gain, MUCH):
+        return f"the staleness bound: {older[1]} would save {older[0]:.0%}; {wait}"
+    if best_side is not None and gain >= NOTHING:
+        evidence = " and ".join(
+            f"{text} {_effect(saved)}" for saved, text in sorted(sides.values(), reverse=True)
+        )
+        return f"{best_side}: {evidence}; {wait}"
+    side = "generation" if idle["training"] > idle["generation"] else "training"
+    weights = gains.get("weights", (0.0, ""))
+    if weights[0] >= NOTHING:
+        return f"weights and checkpoints: {weights[1]} would save {weights[0]:.0%}; {wait}"
+    return f"{side}, by who is idle: {wait}"
+
+
+def _effect(saved: float) -> str:
+    return f"would save {saved:.1%}" if saved >= NOTHING else "would save nothing"

@@ -11,11 +11,13 @@ import pytest
 from areal_real.config.read import load_config as load_real
 from areal_sim.cli import main
 from areal_sim.commands.plan_shown import facts_of
-from areal_sim.plan import Infeasible, Plan, Question, offers, plan
+from areal_sim.plan import Finding, Infeasible, Plan, Question, offers, plan
+from areal_sim.plan.base import config_of
 from areal_sim.plan.search import FIRST, Search, part_of
 from areal_sim.plan.uncertainty import MODEL_ERROR
-from areal_sim.plan.what_if import bottleneck
+from areal_sim.plan.what_if import Change, bottleneck
 from areal_sim.rundir import simulate
+from areal_sim.worth import Worth
 from tests.sim.plan.questions import ARGUMENTS, SMALL, small
 
 
@@ -129,14 +131,64 @@ def test_fewer_gpus_where_few_will_do(answer: Plan, cache: Path) -> None:
 
 
 @pytest.mark.slow
-def test_limits_are_kept_or_the_least_change_is_said(cache: Path) -> None:
-    found = plan(SMALL, cache=cache)
+def test_limits_are_kept_or_what_would_do_is_true(answer: Plan, cache: Path) -> None:
     with pytest.raises(Infeasible, match="deadline_h = ") as error:
-        plan(small(deadline_h=found.best.worth.hours / 2), cache=cache)
-    assert any("deadline_h = " in change for change in error.value.changes)
-    cheap = plan(small(objective="cost", deadline_h=found.best.worth.hours * 3), cache=cache)
-    assert cheap.best.worth.hours <= found.best.worth.hours * 3
-    assert cheap.best.worth.cost_usd <= found.best.worth.cost_usd
+        plan(small(deadline_h=answer.best.worth.hours / 2), cache=cache)
+    change = error.value.changes[0]
+    would_do = float(change.removeprefix("deadline_h = "))
+    assert would_do == pytest.approx(answer.best.worth.hours, rel=0.02)
+    assert plan(small(deadline_h=would_do), cache=cache).best.worth.hours <= would_do
+    cheap = plan(small(objective="cost", deadline_h=3 * would_do), cache=cache)
+    assert cheap.best.worth.hours <= 3 * would_do
+    assert cheap.best.worth.cost_usd <= answer.best.worth.cost_usd
+    with pytest.raises(Infeasible, match="budget_usd = "):
+        plan(small(budget_usd=cheap.best.worth.cost_usd / 3), cache=cache)
+
+
+def test_prices_decide_between_kinds(cache: Path) -> None:
+    gpus = offers(["8xH100", "8xH800"])  # alike but for their links
+    for dear, cheap in (("H100", "H800"), ("H800", "H100")):
+        prices = ((dear, 9.0), (cheap, 2.0))
+        found = plan(small(gpus=gpus, objective="cost", prices=prices), cache=cache).best
+        assert found.candidate.gpu == cheap
+        assert found.worth.cost_usd == pytest.approx(2.0 * found.worth.gpu_hours, rel=1e-6)
+
+
+def test_the_bottleneck_is_what_helps() -> None:
+    def changed(**gains: float) -> list[Change]:
+        return [
+            Change(
+                key=key.replace("_", " "),
+                text=key,
+                candidate=candidate,
+                step_s=1 - gain,
+                without_s=1.0,
+            )
+            for key, gain in gains.items()
+        ]
+
+    search = Search(SMALL, cache=Path(os.devnull))
+    search.estimate()
+    candidate = next(e.candidate for e in search.estimates if e.candidate.scheduler == "areal")
+    idle = {"idle_share": {"generation": 0.1, "training": 0.3}}
+    best = Finding(
+        candidate=candidate,
+        config=config_of(SMALL, candidate),
+        slice=1,
+        summary=idle,
+        step_s=1.0,
+        worth=Worth(hours=1.0, gpu_hours=8.0, cost_usd=1.0, energy_kwh=1.0),
+    )
+    said = {
+        "generation: ": changed(generation=0.05, training=0.001),
+        "training: ": changed(generation=0.0, training=0.05),
+        "the staleness bound: ": changed(generation=0.05, training=0.0, eta_4=0.2),
+        "weights and checkpoints: ": changed(generation=0.0, training=0.0, weights=0.04),
+        "generation, by who is idle": changed(eta_4=0.01),
+    }
+    for start, changes in said.items():
+        assert bottleneck(best, changes).startswith(start)
+    assert "training would save nothing" in bottleneck(best, said["generation: "])
 
 
 def test_a_model_that_does_not_fit_says_what_would_do(
@@ -166,8 +218,6 @@ def test_slices_divide() -> None:
     search = Search(SMALL, cache=Path(os.devnull))
     search.estimate()
     for estimate in search.estimates:
-        from areal_sim.plan.base import config_of
-
         config = config_of(SMALL, estimate.candidate)
         part = part_of(config, 32)
         changed = config_of(SMALL, estimate.candidate, (f"sim.slice={part}",))

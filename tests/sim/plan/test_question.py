@@ -8,6 +8,8 @@ import pytest
 
 from areal_sched.errors import ConfigError
 from areal_sim.cli import main
+from areal_sim.commands.plan import GPU_NAMES
+from areal_sim.hardware import GPUS
 from areal_sim.plan import Offer, offers
 from tests.sim.plan.questions import small
 
@@ -32,6 +34,16 @@ MALFORMED = {
     "no such trace": ((*GOOD, "--trace", "nowhere.csv"), "no such file"),
     "unknown key": ((*GOOD, "--set", "sim.cost.speed=2"), "sim.cost.speed"),
     "key of the plan": ((*GOOD, "--set", "limits.eta=2"), "ask with eta"),
+    "no price": ((*GOOD, "--price", "H100=cheap"), "price = 'H100=cheap'"),
+    "a negative price": ((*GOOD, "--price", "H100=-2"), "prices: H100 = -2.0"),
+    "a price of two kinds": (
+        (*GOOD, "--gpus", "8xA40", "--set", "cluster.usd_per_gpu_hour=2"),
+        "of every kind of GPU",
+    ),
+    "a bound that a scheduler needs": (
+        (*GOOD, "--schedulers", "bounded_lag"),
+        "limits.max_lag is not set",
+    ),
     "no growth": ((*GOOD, "--growth", "0"), "growth = 0.0"),
     "no processes": ((*GOOD, "--jobs", "0"), "jobs = 0"),
 }
@@ -90,6 +102,10 @@ def test_etas_stop_at_what_is_allowed() -> None:
 def test_sizes(objective: str, count: int, sizes: tuple[int, ...]) -> None:
     question = small(objective=objective, gpus=(Offer(gpu="H100", count=count),))
     assert question.counts(question.gpus[0]) == sizes
+
+
+def test_the_help_names_every_gpu() -> None:
+    assert set(GPU_NAMES.replace("\n", " ").split(", ")) == set(GPUS)
 
 
 def test_both_task_and_trace_are_too_many(tmp_path: Path) -> None:
