@@ -10,6 +10,17 @@ from areal_sim.config import RunConfig
 
 S_PER_HOUR = 3600
 
+BOTH_WAIT = 0.05
+"""Servers without work and a trainer without a batch for more than this: something else limits."""
+
+FEW_STEPS = 4
+"""Of so few there is no steady state: each counts."""
+
+OF_SERVERS = (
+    *("decode", "prefill", "recompute", "load_weights", "paused", "idle_generation", "server_down"),
+)
+"""Causes of GPU time that servers hold (`analysis.causes`)."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Worth:
@@ -47,18 +58,31 @@ def steady_step_s(config: RunConfig, summary: Mapping[str, Any], mean_tokens: fl
     time that the trainer works for a token, which counts in runs that it limits.
 
     Args:
-        config: the whole run.
-        summary: of a part of it.
+        config: what was simulated.
+        summary: of that.
         mean_tokens: of an answer.
     """
     if summary["discarded_trajectories"]:
-        return float(summary["step_time_s"]["mean"])  # not all that is generated is trained
-    part = float(summary["gpus"]) / config.gpus
-    tokens = config.train_batch_rollouts * part * mean_tokens
-    works = 1 - float(summary["idle_share"]["training"])
+        return step_of(summary)  # not all that is generated is trained
+    tokens = config.train_batch_rollouts / config.sim.slice * mean_tokens
+    idle = {side: float(summary["idle_share"][side]) for side in ("generation", "training")}
     by_generation_s = tokens / float(summary["generated_tokens_per_s"])
-    by_training_s = works * tokens / float(summary["effective_throughput_tokens_per_s"])
-    return max(by_generation_s, by_training_s)
+    by_training_s = tokens / float(summary["effective_throughput_tokens_per_s"])
+    limit_s = max(by_generation_s, (1 - idle["training"]) * by_training_s)
+    shares = summary["gpu_time_share"]
+    waits = shares["idle_generation"] / sum(shares[key] for key in OF_SERVERS)
+    if waits > BOTH_WAIT and idle["training"] > BOTH_WAIT:
+        # Neither is the limit: the staleness bound is, or the longest answer.
+        return max(limit_s, by_training_s)
+    return limit_s
+
+
+def step_of(summary: Mapping[str, Any]) -> float:
+    """The mean step of what was simulated: of all of it, if that is so short."""
+    mean = summary["step_time_s"]["mean"]
+    if summary["steps"] <= FEW_STEPS:
+        return float(summary["simulated_hours"]) * S_PER_HOUR / int(summary["steps"])
+    return float(mean)
 
 
 def worth_of(config: RunConfig, summary: Mapping[str, Any], step_s: float) -> Worth:

@@ -21,7 +21,8 @@ from pathlib import Path
 from areal_sim.commands.show import stage_bar
 from areal_sim.plan import Question, offers, plan
 from areal_sim.plan.finding import Finding
-from areal_sim.plan.search import FIRST, LAST, Search
+from areal_sim.plan.rounds import FIRST, LAST
+from areal_sim.plan.search import Search
 from areal_sim.plan.space import Candidate
 from areal_sim.published.rows import TABLE_1
 from areal_sim.published.systems import ETA, GPUS_PER_NODE, LAYOUTS, row_of

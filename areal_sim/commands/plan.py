@@ -155,7 +155,7 @@ def question_of(args: argparse.Namespace) -> Question:
     if args.trace is not None:
         given["task"] = None
     if args.schedulers is not None:
-        given["schedulers"] = tuple(args.schedulers.split(","))
+        given["schedulers"] = tuple(name.strip() for name in args.schedulers.split(","))
     changes, prices = tuple(args.overrides), prices_of(args.price)
     return Question(
         model=args.model, gpus=offers(args.gpus), changes=changes, prices=prices, **given
@@ -193,6 +193,8 @@ def run(args: argparse.Namespace) -> int:
     from areal_sim.plan.growth import plan_growth
 
     question = question_of(args)
+    if args.out.exists() and not args.out.is_dir():
+        raise NotADirectoryError(f"--out {args.out}: is a file; a folder is needed")
     args.out.mkdir(parents=True, exist_ok=True)
     cache = args.out / "simulated"
     try:
@@ -212,6 +214,8 @@ def run(args: argparse.Namespace) -> int:
         from areal_sim.commands.plan_shown import show_growth
 
         _leave_shape(question, args.out)
+        for name in (TOML, JSON, PNG):  # of another question
+            (args.out / name).unlink(missing_ok=True)
         replace_together(
             {
                 args.out / name: text_writer(text)

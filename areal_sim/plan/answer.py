@@ -6,12 +6,13 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from areal_sim.plan.base import toml_of
+from areal_sim.plan.base import text_of
 from areal_sim.plan.estimate import Estimate
 from areal_sim.plan.finding import Finding
 from areal_sim.plan.question import Question
 from areal_sim.plan.real import real_tables
-from areal_sim.plan.search import LAST, Progress, Search
+from areal_sim.plan.rounds import LAST
+from areal_sim.plan.search import Progress, Search
 from areal_sim.plan.space import Candidate
 from areal_sim.plan.uncertainty import Spread, spread_of
 from areal_sim.plan.what_if import Change, bottleneck, what_ifs
@@ -103,7 +104,7 @@ def _answered(search: Search) -> Plan:
         estimates=tuple(search.estimates),
         guesses=tuple(search.estimator.worth(each) for each in search.estimates),
         refused=search.space(best.candidate.gpu, best.candidate.gpus).refused,
-        toml=toml_of(question, best.candidate, note) + real_tables(question, best.candidate),
+        toml=text_of(question, best.candidate, note) + real_tables(question, best.candidate),
     )
 
 

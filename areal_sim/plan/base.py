@@ -12,7 +12,7 @@ from pathlib import Path
 
 from areal_sched.config.options import toml_value
 from areal_sched.errors import ConfigError
-from areal_sim.config import RunConfig, parse_config
+from areal_sim.config import RunConfig, parse_config, resolved_toml
 from areal_sim.costs.constants import Factors
 from areal_sim.plan.question import TASKS, Question
 from areal_sim.plan.space import MEMORY_SHARES, Candidate
@@ -133,6 +133,16 @@ every_s = {CHECKPOINT_EVERY_S}
 
 [sim.cost]
 {cost}"""
+
+
+def text_of(question: Question, candidate: Candidate, comment: str) -> str:
+    """The configuration of a candidate for the user, with the question's changes.
+
+    With changes every key is written out: whichever they touch is then where it belongs.
+    """
+    if not question.changes:
+        return toml_of(question, candidate, comment)
+    return f"{comment}\n{resolved_toml(config_of(question, candidate))}\n"
 
 
 def config_of(question: Question, candidate: Candidate, changes: tuple[str, ...] = ()) -> RunConfig:

@@ -17,11 +17,12 @@ import numpy as np
 
 from areal_sched.packing import PackedStep, algorithm_1, longest_processing_time, pack
 from areal_sim.build import source_of
+from areal_sim.config import WorkloadConfig
 from areal_sim.costs import Roofline
 from areal_sim.hardware import Cluster, ServerLayout, TrainerLayout
 from areal_sim.memory import ServerMemory, server_memory
 from areal_sim.plan import base
-from areal_sim.plan.generation import Generation, Lengths
+from areal_sim.plan.generation import Generation, Lengths, longer_of
 from areal_sim.plan.question import Question
 from areal_sim.plan.space import KV_RESERVE_TOKENS, Candidate, ServerChoice, Space, TrainerChoice
 from areal_sim.trainer import phases
@@ -30,10 +31,6 @@ from areal_sim.worth import S_PER_HOUR, Worth
 WAITING_BATCHES = 0.5
 """Finished trajectories that wait for the rest of their batch, in batches: none just after a step
 begins, one just before, half on average."""
-
-SHARPNESS = 8.0
-"""How sharply a step takes the longer of generation and training: they wait for each other most
-where they are equal, 2^(1/8) = 1.09. Fitted by eye to short simulations of 7B on 512 GPUs."""
 
 ROUNDS = 4
 """Of the fixed point between a step's length and what is in flight; it settles in three."""
@@ -54,6 +51,7 @@ class Estimate:
         step_s: a training step.
         generation_s: what its servers need for a batch.
         training_s: what its trainer needs for one.
+        saved_s: what checkpoints take of a step, on average.
         lag: mean versions between a trajectory's start and its use.
     """
 
@@ -61,6 +59,7 @@ class Estimate:
     step_s: float
     generation_s: float
     training_s: float
+    saved_s: float
     lag: float
 
 
@@ -78,6 +77,7 @@ class Estimator:
         self.question = question
         self._config = base.probe(question)
         self._trained: dict[tuple[str, int, int, int, int], float] = {}
+        self._means: dict[WorkloadConfig, float] = {}
         self._powers: dict[str, dict[str, float]] = {}
         self._packed: dict[tuple[int, int], PackedStep] = {}
 
@@ -92,18 +92,14 @@ class Estimator:
         answers = batch.response_tokens.reshape(-1)
         return Lengths.of(np.repeat(batch.prompt_tokens, question.group_size), answers)
 
-    @functools.cached_property
-    def mean_tokens(self) -> float:
+    def mean_tokens(self, workload: WorkloadConfig) -> float:
         """Of an answer, over more groups than a step has."""
-        source = source_of(self._config.workload, self.question.seed)
-        group = self.question.group_size
-        drawn = source.groups(0, GROUPS_FOR_MEAN, group_size=group, step=0.0)
-        return float(drawn.response_tokens.mean())
-
-    @property
-    def length_scale(self) -> float:
-        """Of the workload, as changed."""
-        return self._config.workload.length_scale
+        if workload not in self._means:
+            source = source_of(workload, self.question.seed)
+            group = self.question.group_size
+            drawn = source.groups(0, GROUPS_FOR_MEAN, group_size=group, step=0.0)
+            self._means[workload] = float(drawn.response_tokens.mean())
+        return self._means[workload]
 
     def all(self, space: Space) -> Iterator[Estimate]:
         """Every candidate of a space, estimated."""
@@ -214,31 +210,30 @@ class Estimator:
         server_s = Generation(costs.server(), self.lengths)
         load_s, publish_s = costs.weight_load_s(), costs.weight_publish_s()
         busy_s = training_s + publish_s
-        trainer_s = busy_s + self._saved(busy_s)
         each = batch / servers
         if scheduler == "one_step_off":
             lag = 1.0
             generation_s = server_s.drain_s(self._running(each, room), each) + load_s
-            step_s = _longer_of(generation_s, trainer_s)
+            saved_s = self.saved_s(longer_of(generation_s, busy_s))
+            step_s = longer_of(generation_s, busy_s + saved_s)
         elif eta == 0:
             lag = 0.0
-            generation_s = server_s.drain_s(
-                self._running(min(each, in_flight / servers), room), each
-            )
-            generation_s += load_s
-            step_s = generation_s + trainer_s
+            running = self._running(min(each, in_flight / servers), room)
+            generation_s = server_s.drain_s(running, each) + load_s
+            saved_s = self.saved_s(generation_s + busy_s)
+            step_s = generation_s + busy_s + saved_s
         else:
-            step_s = trainer_s
+            step_s = busy_s
             for _ in range(ROUNDS):
                 # Of the (eta + 1) B admitted, some are being trained and some wait for the batch.
                 most = batch * (eta + 1 - WAITING_BATCHES - min(1.0, busy_s / step_s))
                 flying = min(in_flight, most)
                 running = self._running(flying / servers, room)
-                generation_s = server_s.stream_s(running, each)
-                generation_s += load_s + server_s.again_s(running)
+                generation_s = server_s.stream_s(running, each) + load_s + server_s.again_s(running)
+                saved_s = self.saved_s(longer_of(generation_s, busy_s))
                 if scheduler == "areal":  # servers wait for what the trainer does after a step
-                    generation_s += self._saved(step_s)
-                step_s = _longer_of(generation_s, trainer_s)
+                    generation_s += saved_s
+                step_s = longer_of(generation_s, busy_s + saved_s)
             lag = flying / batch
         return Estimate(
             candidate=Candidate(
@@ -260,6 +255,7 @@ class Estimator:
             step_s=step_s,
             generation_s=generation_s,
             training_s=busy_s,
+            saved_s=saved_s,
             lag=lag,
         )
 
@@ -275,7 +271,8 @@ class Estimator:
         generation_s = server_s.drain_s(self._running(each, room), each)
         busy_s = training_s + costs.weight_publish_s() + costs.weight_load_s()
         step_s = generation_s + busy_s + costs.switch_s("train") + costs.switch_s("generate")
-        step_s += self._saved(step_s)
+        saved_s = self.saved_s(step_s)
+        step_s += saved_s
         return Estimate(
             candidate=Candidate(
                 gpu=space.gpu.name,
@@ -296,15 +293,19 @@ class Estimator:
             step_s=step_s,
             generation_s=generation_s,
             training_s=busy_s,
+            saved_s=saved_s,
             lag=0.0,
         )
 
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _saved(self, step_s: float) -> float:
-        """What checkpoints take of a step, on average."""
+    def saved_s(self, bare_s: float) -> float:
+        """What checkpoints take of a step on average, if it takes so long without them.
+
+        The trainer saves after the first step that ends late enough after the last checkpoint.
+        """
         pause = self._config.sim.evaluation
-        return pause.save_s * min(1.0, step_s / pause.every_s if pause.every_s else 1.0)
+        return pause.save_s / max(1, math.ceil(pause.every_s / bare_s))
 
     def _costs(
         self, space: Space, trainer: TrainerChoice, server: ServerChoice, servers: int
@@ -390,9 +391,3 @@ class Estimator:
                 balance=longest_processing_time,
             )
         return self._packed[key]
-
-
-def _longer_of(generation_s: float, training_s: float) -> float:
-    """The longer of the two, rounded off where they are alike."""
-    longer, shorter = max(generation_s, training_s), min(generation_s, training_s)
-    return float(longer * (1 + (shorter / longer) ** SHARPNESS) ** (1 / SHARPNESS))

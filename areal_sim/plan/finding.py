@@ -21,6 +21,7 @@ class Finding:
         slice: what part of it was simulated.
         summary: of the simulation.
         step_s: a training step of the whole run, see `areal_sim.worth.steady_step_s`.
+        saved_s: what checkpoints take of it, on average.
         worth: hours, money and energy of all steps.
     """
 
@@ -29,6 +30,7 @@ class Finding:
     slice: int
     summary: dict[str, Any]
     step_s: float
+    saved_s: float
     worth: Worth
 
     @property
@@ -51,11 +53,11 @@ class Finding:
             "gpus": float(self.candidate.gpus),
         }[question.objective]
 
-    def within(self, question: Question) -> bool:
-        """Whether it keeps the question's limits."""
+    def within(self, question: Question, slack: float = 0.0) -> bool:
+        """Whether it keeps the question's limits, or misses them by a share of `slack`."""
         limits = (
             (question.deadline_h, self.worth.hours),
             (question.budget_usd, self.worth.cost_usd),
             (question.step_s, self.step_s),
         )
-        return all(most is None or value <= most for most, value in limits)
+        return all(most is None or value <= most * (1 + slack) for most, value in limits)

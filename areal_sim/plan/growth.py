@@ -14,10 +14,11 @@ from pathlib import Path
 
 from areal_sched.errors import ConfigError
 from areal_sim.plan.answer import comment_of
-from areal_sim.plan.base import length_scale, toml_of
+from areal_sim.plan.base import length_scale, text_of
 from areal_sim.plan.question import Question
 from areal_sim.plan.real import real_tables
-from areal_sim.plan.search import FIRST, Progress, Search
+from areal_sim.plan.rounds import FIRST
+from areal_sim.plan.search import Progress, Search
 from areal_sim.plan.space import Candidate
 from areal_sim.pools.local import LocalPool
 
@@ -170,7 +171,7 @@ def compare(
         )
         note = f"{comment_of(own, each.candidate)}\n# Steps {each.first_step + 1} to"
         note += f" {each.first_step + each.steps} of {question.steps}: {each.hours:.1f} h."
-        tomls[name] = toml_of(own, each.candidate, note) + real_tables(own, each.candidate)
+        tomls[name] = text_of(own, each.candidate, note) + real_tables(own, each.candidate)
     return Growing(
         question=question,
         growth=growth,

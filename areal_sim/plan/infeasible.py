@@ -33,14 +33,17 @@ class Infeasible(ArealError):
 def explain_memory(question: Question) -> Infeasible:
     """Why no layout fits on any of the GPUs, and the least change of number, kind or context."""
     reasons = [_why_not(question, offer) for offer in question.gpus]
-    return Infeasible(reasons[0], list(_remedies(question)))
+    changes = [change for offer in question.gpus for change in _remedies(question, offer)]
+    return Infeasible("; ".join(reasons), list(dict.fromkeys(changes)))
 
 
 def fits(question: Question, gpu: str, gpus: int) -> bool:
-    """Whether any server and trainer fit together on so many GPUs."""
+    """Whether any server and trainer fit on so many GPUs, together or in turn."""
     space = Space(question, gpu, gpus)
     least = space.least_gpus
-    return least is not None and least <= gpus
+    if least is not None and least <= gpus:
+        return True
+    return "synchronous" in question.schedulers and space.in_turn
 
 
 def _why_not(question: Question, offer: Offer) -> str:
@@ -65,9 +68,8 @@ def _nearest(refused: Sequence[DoesNotFit]) -> str:
     return f"{refused[0].what}, {refused[0].missing_bytes / 1e9:.1f} GB too much"
 
 
-def _remedies(question: Question) -> Iterator[str]:
+def _remedies(question: Question, offer: Offer) -> Iterator[str]:
     """More of the same GPUs; as many of another kind; a shorter context."""
-    offer = question.gpus[0]
     count = offer.count or MOST_GPUS
     per_node = question.gpus_per_node
     more = (n for n in (*range(count + 1, per_node + 1), *range(per_node, MOST_GPUS + 1, per_node)))

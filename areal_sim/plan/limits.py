@@ -20,6 +20,10 @@ MORE = (1.5, 2, 3, 4)
 """So many times the GPUs are looked at for a limit that the given ones do not keep."""
 
 
+MARGIN = 0.005
+"""On top of the least that was found, so that it is found again."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limit:
     """A limit of a question: its field, its unit, and what to make small to keep it."""
@@ -73,7 +77,7 @@ def _without(search: Search, limits: list[Limit]) -> Finding | None:
 
 def _missed(search: Search, limit: Limit, found: Finding) -> Infeasible:
     most, least = getattr(search.question, limit.field), limit.of(found)
-    changes = [f"{limit.field} = {_rounded_up(least):g}"]
+    changes = [f"{limit.field} = {_rounded_up(least * (1 + MARGIN)):g}"]
     if limit.objective == "hours" and search.question.budget_usd is None:
         changes += _more_gpus(search.question, found, most / least)
     return Infeasible(

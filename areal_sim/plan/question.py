@@ -77,6 +77,9 @@ SCHEDULERS = ("areal", "one_step_off", "synchronous")
 MOST_GPUS = 512
 """Where a question gives no number of GPUs: at most so many."""
 
+LARGEST = 16_384
+"""Beyond the largest cluster that anybody trains such models on."""
+
 GPUS_PER_NODE = 8
 
 _OFFER = re.compile(r"(?:(?P<count>[+-]?[0-9.]+)\s*x\s*)?(?P<gpu>[A-Za-z][A-Za-z0-9-]*)")
@@ -109,8 +112,10 @@ class Offer:
             count = int(match["count"])
         except ValueError:
             count = 0
-        if count < 1:
-            raise ConfigError(f"gpus = {text!r}: the count must be a whole number, at least 1")
+        if not 1 <= count <= LARGEST:
+            raise ConfigError(
+                f"gpus = {text!r}: the count must be a whole number, from 1 to {LARGEST}"
+            )
         return cls(gpu=name, count=count)
 
     def __str__(self) -> str:
@@ -268,6 +273,8 @@ class Question:
                 raise ConfigError(
                     f"schedulers: {name!r}: no such scheduler{nearest(name, built_in())}"
                 )
+        if set(self.schedulers) == {"one_step_off"} and self.etas()[-1] < 1:
+            raise ConfigError("schedulers: one_step_off needs an eta of at least 1")
 
     # ---- what follows ----------------------------------------------------------------------------
 
@@ -318,10 +325,10 @@ class Question:
         most = offer.count or MOST_GPUS
         if offer.count is not None and self.objective == "hours" and self.budget_usd is None:
             return (most,)
-        sizes = {most}
+        sizes, per_node = {most}, self.gpus_per_node
         for power in range(most.bit_length()):
-            sizes.update((2**power, 3 * 2**power))
-        per_node = self.gpus_per_node
+            for size in (2**power, 3 * 2**power):
+                sizes.update((size, size * per_node))
         whole = (size for size in sizes if size <= per_node or size % per_node == 0)
         return tuple(sorted(size for size in whole if size <= most))
 

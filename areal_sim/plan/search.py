@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from areal_sim.build import server_memory_of
 from areal_sim.config import RunConfig
+from areal_sim.memory import DoesNotFit
 from areal_sim.plan.base import config_of
 from areal_sim.plan.estimate import Estimate, Estimator
 from areal_sim.plan.finding import Finding
 from areal_sim.plan.infeasible import Infeasible, explain_memory
 from areal_sim.plan.limits import explain_limits
 from areal_sim.plan.question import Question
+from areal_sim.plan.rounds import FIRST, LAST, SECOND, TURNS, Round, Run, part_of
 from areal_sim.plan.space import Candidate, Space
 from areal_sim.pools import Pool
 from areal_sim.sweep import sweep
-from areal_sim.worth import steady_step_s, worth_of
+from areal_sim.worth import steady_step_s, step_of, worth_of
 
 FIRST_CANDIDATES = 8
 SECOND_CANDIDATES = 3
@@ -42,42 +45,11 @@ TIE = 0.005
 """Two answers that differ by less are equal: then the one with the smaller eta, and with fewer
 rollouts in flight, is better: its data are fresher. Another seed makes as much of a difference."""
 
+NEAR = 0.03
+"""How far a first or second look may miss a limit and still be looked at more closely."""
+
 SLACK = 0.15
 """How far an estimate may miss a limit and still be simulated: about its error."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """How a round simulates: on the largest slice with so many trajectories a step, so long.
-
-    Attributes:
-        trajectories: of a step, at least.
-        steps: training steps, and
-        steps_per_batch: so many more for each training batch in flight: until what was started
-            together has been trained, waves of it go through the run.
-    """
-
-    trajectories: int
-    steps: int
-    steps_per_batch: int
-
-    def steps_of(self, config: RunConfig) -> int:
-        """Training steps to simulate of a configuration."""
-        if config.scheduler.class_path in TURNS or config.bounds.eta == 0:
-            steps = STEPS_OF_TURNS
-        else:
-            batches = config.bounds.max_rollouts_in_flight / config.train_batch_rollouts
-            steps = self.steps + math.ceil(self.steps_per_batch * batches)
-        return min(steps, config.workload.steps)
-
-
-FIRST = Round(trajectories=1024, steps=12, steps_per_batch=1)
-SECOND = Round(trajectories=1024, steps=16, steps_per_batch=2)
-LAST = Round(trajectories=2048, steps=16, steps_per_batch=2)
-
-TURNS = ("synchronous", "one_step_off")
-STEPS_OF_TURNS = 6
-"""Of schedulers that wait for every batch, so that each step is like the last."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -111,7 +83,7 @@ class Search:
         self.estimates: list[Estimate] = []
         self.findings: dict[Candidate, Finding] = {}
         self._cache, self._pool, self._progress = cache, pool, progress
-        self._scale = self.estimator.length_scale
+        self._tried: set[Candidate] = set()
         self._spaces: dict[tuple[str, int], Space] = {}
 
     def run(self, *, explain: bool = True) -> list[Finding]:
@@ -125,19 +97,25 @@ class Search:
             Infeasible: nothing fits, or nothing keeps the limits.
         """
         self.estimate()
-        ranked = self._first_look()
+        # What misses a limit by little in a first look may keep it. If none does, no slack is left.
+        for slack in (NEAR, 0.0):
+            if ranked := self._narrowed(slack):
+                return ranked
+        raise self._nothing(explain)
+
+    def _narrowed(self, slack: float) -> list[Finding]:
+        """All three rounds; [] if nothing keeps the limits in the end."""
+        ranked = self._first_look(slack)
         if not ranked:
-            raise self._nothing(explain)
+            return []
         if self.question.objective == "gpus":
             ranked = self._fewer_gpus(ranked[0]) or ranked
         kept = [finding.candidate for finding in ranked[:SECOND_CANDIDATES]]
         fresher = [x for x in self._fresher(kept[0]) if x not in kept]
-        ranked = self._rank(self.simulate([*kept, *fresher], SECOND, "closer look")) or ranked
+        closer = self.simulate([*kept, *fresher], SECOND, "closer look")
+        ranked = self._rank(closer, slack) or ranked
         finalists = [finding.candidate for finding in ranked[:2]]
-        # Seen more closely, both may miss a limit; then others are left, or none.
-        if final := self._rank(self.simulate(finalists, LAST, "final")) or self.ranked():
-            return final
-        raise self._nothing(explain)
+        return self._rank(self.simulate(finalists, LAST, "final")) or self.ranked()
 
     def _nothing(self, explain: bool) -> Infeasible:
         """Nothing keeps the limits."""
@@ -147,14 +125,13 @@ class Search:
         """A search for another question, in the same place."""
         return Search(question, cache=self._cache, pool=self._pool, progress=self._progress)
 
-    def _first_look(self) -> list[Finding]:
+    def _first_look(self, slack: float) -> list[Finding]:
         """Simulate the most promising ones, and more until one keeps the limits; [] if none."""
-        tried: set[Candidate] = set()
-        while first := self._promising(tried):
-            tried.update(first)
-            if ranked := self._rank(self.simulate(first, FIRST, "first look")):
+        while first := self._promising(self._tried):
+            self._tried.update(first)
+            if ranked := self._rank(self.simulate(first, FIRST, "first look"), slack):
                 return ranked
-            if len(tried) > MOST_TRIED:
+            if len(self._tried) > MOST_TRIED:
                 break
         return []
 
@@ -166,8 +143,11 @@ class Search:
         smaller = [size for size in question.counts(offer) if size < candidate.gpus]
         low, high = (smaller[-1] if smaller else 0), candidate.gpus
         better: list[Finding] = []
-        while high - low > per_node and low % per_node == 0:
-            middle = (low + high) // 2 // per_node * per_node
+        unit = 1 if high <= per_node else per_node
+        while high - low > unit:
+            middle = (low + high) // 2 // unit * unit
+            if middle <= low:
+                break
             guesses = list(
                 filter(self._may_keep, self.estimator.all(self.space(offer.gpu, middle)))
             )
@@ -203,57 +183,90 @@ class Search:
         return self._spaces[key]
 
     def simulate(self, candidates: Iterable[Candidate], how: Round, stage: str) -> list[Finding]:
-        """Simulate some candidates; those that a configuration refuses are left out."""
-        wanted = {str(number): candidate for number, candidate in enumerate(candidates)}
-        configs = {name: config_of(self.question, each) for name, each in wanted.items()}
-        parts = {name: part_of(config, how.trajectories) for name, config in configs.items()}
-        results = self.sweep(
-            {
-                name: config_of(
-                    self.question, wanted[name], self.run_changes(wanted[name], config, how)
-                )
-                for name, config in configs.items()
-            },
-            stage,
-        )
+        """Simulate some candidates.
+
+        Those that do not fit with the question's changes are left out.
+
+        Raises:
+            Infeasible: none of them fits.
+        """
+        configs: dict[Candidate, RunConfig] = {}
+        refused = None
+        for candidate in candidates:
+            config = config_of(self.question, candidate)
+            try:
+                server_memory_of(config)
+            except DoesNotFit as error:
+                refused = error
+                continue
+            configs[candidate] = config
+        if refused is not None and not configs:
+            raise Infeasible(str(refused), [])
+        runs = {each: self.run_of(each, config, how) for each, config in configs.items()}
+        names = {candidate: str(number) for number, candidate in enumerate(configs)}
+        results = self.sweep({names[each]: run.config for each, run in runs.items()}, stage)
         found = []
-        for name, summary in results.items():
-            step_s = self.steady_s(configs[name], summary)
+        for candidate, config in configs.items():
+            summary, run = results[names[candidate]], runs[candidate]
+            step_s = self.steady_s(run.config, summary)
             finding = Finding(
-                candidate=wanted[name],
-                config=configs[name],
-                slice=parts[name],
+                candidate=candidate,
+                config=config,
+                slice=run.config.sim.slice,
                 summary=summary,
                 step_s=step_s,
-                worth=worth_of(configs[name], summary, step_s),
+                saved_s=run.saved_s,
+                worth=worth_of(config, summary, step_s),
             )
-            self.findings[finding.candidate] = finding
+            self.findings[candidate] = finding
             found.append(finding)
         return found
 
-    def steady_s(self, config: RunConfig, summary: dict[str, Any]) -> float:
+    def steady_s(self, run: RunConfig, summary: dict[str, Any]) -> float:
         """A training step of a long run, from a simulation of a part of it."""
-        mean = self.estimator.mean_tokens * (config.workload.length_scale / self._scale)
-        return steady_step_s(config, summary, mean)
+        waits = run.scheduler.class_path in TURNS or run.bounds.eta == 0
+        if waits or run.workload.steps >= self.question.steps:
+            return step_of(summary)
+        return steady_step_s(run, summary, self.estimator.mean_tokens(run.workload))
 
-    def run_changes(
-        self, candidate: Candidate, config: RunConfig, how: Round, part: int | None = None
-    ) -> tuple[str, ...]:
-        """Changes that make a candidate's configuration a short run of a slice.
+    def run_of(
+        self,
+        candidate: Candidate,
+        config: RunConfig,
+        how: Round,
+        part: int | None = None,
+        changes: tuple[str, ...] = (),
+    ) -> Run:
+        """A short run of a slice of a candidate.
 
         Checkpoints are spread evenly over the steps: which step one falls on would be the greatest
         difference between two short runs.
+
+        Args:
+            candidate: which.
+            config: its whole configuration, with `changes`.
+            how: on what slice and how long.
+            part: the slice, if not the one that `how` says.
+            changes: of the configuration, beyond the question's.
         """
         part = part_of(config, how.trajectories) if part is None else part
-        pause = config.sim.evaluation
-        step_s = self.estimator.of(self.space(candidate.gpu, candidate.gpus), candidate).step_s
-        share = min(1.0, step_s / pause.every_s) if pause.every_s else 1.0
-        return (
+        known = self.findings.get(candidate)
+        if known is not None:
+            bare_s = known.step_s - known.saved_s
+        else:
+            space = self.space(candidate.gpu, candidate.gpus)
+            guess = self.estimator.of(space, candidate)
+            bare_s = guess.step_s - guess.saved_s
+        whole_s = self.estimator.saved_s(bare_s)
+        pause = config_of(self.question, candidate).sim.evaluation
+        saved_s = whole_s * config.sim.evaluation.save_s / pause.save_s if pause.save_s else 0.0
+        short = (
             f"sim.slice={part}",
             f"workload.steps={how.steps_of(config)}",
-            f"sim.evaluation.save_s={pause.save_s * share!r}",
+            f"sim.evaluation.save_s={saved_s!r}",
             "sim.evaluation.every_s=0",
         )
+        return Run(config_of(self.question, candidate, (*changes, *short)), saved_s)
 
     def sweep(self, configs: dict[str, RunConfig], stage: str) -> dict[str, dict[str, Any]]:
         """Simulate configurations, with progress."""
@@ -331,10 +344,10 @@ class Search:
             for eta in etas[-2:]
         ]
 
-    def _rank(self, findings: Sequence[Finding]) -> list[Finding]:
-        """Those within the limits, the best first; of equal ones the one with the smaller eta."""
+    def _rank(self, findings: Sequence[Finding], slack: float = 0.0) -> list[Finding]:
+        """Those within the limits, the best first; of equal ones the smaller, then the fresher."""
         question = self.question
-        kept = [finding for finding in findings if finding.within(question)]
+        kept = [finding for finding in findings if finding.within(question, slack)]
         kept.sort(key=lambda finding: (finding.value(question), finding.worth.hours))
         if not kept:
             return []
@@ -343,15 +356,8 @@ class Search:
         def order(finding: Finding) -> tuple[float, ...]:
             near = math.isclose(finding.value(question), best.value(question), rel_tol=TIE)
             near = near and math.isclose(finding.worth.hours, best.worth.hours, rel_tol=TIE)
-            fresh = finding.candidate
-            freshness = (fresh.eta, fresh.max_rollouts_in_flight) if near else (0, 0)
+            own = finding.candidate
+            freshness = (own.gpus, own.eta, own.max_rollouts_in_flight) if near else (0, 0, 0)
             return (not near, *freshness, finding.value(question), finding.worth.hours)
 
         return sorted(kept, key=order)
-
-
-def part_of(config: RunConfig, trajectories: int) -> int:
-    """The largest slice that leaves so many trajectories a step, and divides everything."""
-    whole = math.gcd(config.servers, config.data_parallel_ranks, config.workload.prompts_per_step)
-    most = max(1, config.train_batch_rollouts // trajectories)
-    return max(part for part in range(1, min(whole, most) + 1) if whole % part == 0)

@@ -253,6 +253,12 @@ class Space:
         server = min(server.tensor_parallel for server in self.servers)
         return server + min(trainer.gpus for trainer in self.trainers())
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether a server and a trainer fit on all GPUs in turn."""
+        server = min((server.tensor_parallel for server in self.servers), default=self.gpus + 1)
+        return server <= self.gpus and bool(self.trainers(colocated=True))
+
     def schedules(self) -> Iterator[tuple[str, int, int]]:
         """(scheduler, eta, rollouts in flight) for separate servers and trainer."""
         question, batch = self.question, self.question.train_batch_rollouts

@@ -10,7 +10,8 @@ from areal_sim.config import RunConfig
 from areal_sim.plan.base import config_of
 from areal_sim.plan.finding import Finding
 from areal_sim.plan.question import Question
-from areal_sim.plan.search import FIRST, Search, part_of
+from areal_sim.plan.rounds import FIRST, part_of
+from areal_sim.plan.search import Search
 from areal_sim.plan.space import Candidate
 
 DISK_RATES = ("disk_write_bytes_per_s", "disk_read_bytes_per_s", "disk_read_total_bytes_per_s")
@@ -63,18 +64,19 @@ def what_ifs(search: Search, best: Finding) -> list[Change]:
         whole = config_of(question, change.candidate, change.changes)
         # A slice of another size is off by a per cent or two, so both are cut alike.
         part = math.gcd(part_of(whole, FIRST.trajectories), part_of(base, FIRST.trajectories))
-        run = search.run_changes(change.candidate, whole, FIRST, part)
-        configs[change.key] = config_of(question, change.candidate, (*change.changes, *run))
-        pairs[change.key] = f"plan {part} {FIRST.steps_of(whole)}"
-        steps = (f"workload.steps={FIRST.steps_of(whole)}",)
-        run = search.run_changes(plan, base, FIRST, part)
-        configs[pairs[change.key]] = config_of(question, plan, (*run, *steps))
+        run = search.run_of(change.candidate, whole, FIRST, part, change.changes)
+        configs[change.key] = run.config
+        steps = run.config.workload.steps
+        pairs[change.key] = f"plan {part} {steps}"
+        alike = dataclasses.replace(FIRST, steps=steps, steps_per_batch=0)
+        configs[pairs[change.key]] = search.run_of(plan, base, alike, part).config
     results = search.sweep(configs, "what if")
     found = []
     for change in wanted:
-        step_s = search.steady_s(configs[change.key], results[change.key])
-        without = search.steady_s(configs[pairs[change.key]], results[pairs[change.key]])
-        found.append(dataclasses.replace(change, step_s=step_s, without_s=without))
+        step_s, without_s = (
+            search.steady_s(configs[key], results[key]) for key in (change.key, pairs[change.key])
+        )
+        found.append(dataclasses.replace(change, step_s=step_s, without_s=without_s))
     return sorted(found, key=lambda change: change.relative)
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from areal_sim.config import RunConfig, config_sha256
 from areal_sim.plan import Finding, Question
 from areal_sim.plan.base import config_of
-from areal_sim.plan.search import STEPS_OF_TURNS, TURNS, Round, Search, part_of
+from areal_sim.plan.rounds import STEPS_OF_TURNS, TURNS, Round, part_of
+from areal_sim.plan.search import Search
 from areal_sim.plan.space import Candidate
 from areal_sim.ui.start import Start
 from areal_sim.worth import Worth, worth_of
@@ -162,7 +163,7 @@ class Looks:
             return kept
         with self._lock:  # two at a time take twice as long, both of them
             summary = _simulate(short, progress).summary
-        step_s = search.steady_s(whole, summary)
+        step_s = search.steady_s(short, summary)
         found = Look(
             numbers=_numbers(summary, step_s, worth_of(whole, summary, step_s)),
             part=part,
@@ -263,8 +264,9 @@ def _configs(
 ) -> tuple[RunConfig, RunConfig]:
     """The whole run, and the short one of a slice."""
     whole = config_of(search.question, candidate)
-    run = search.run_changes(candidate, whole, LOOK, part)
-    return whole, config_of(search.question, candidate, (*run, f"workload.steps={steps}"))
+    run = search.run_of(candidate, whole, LOOK, part).config
+    workload = dataclasses.replace(run.workload, steps=steps)
+    return whole, dataclasses.replace(run, workload=workload)
 
 
 def _simulate(

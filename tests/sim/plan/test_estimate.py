@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from areal_sim.plan.estimate import Estimator
-from areal_sim.plan.search import SECOND, Search
+from areal_sim.plan.rounds import SECOND
+from areal_sim.plan.search import Search
 from areal_sim.plan.space import Space
 from tests.sim.plan.questions import SMALL, small
 

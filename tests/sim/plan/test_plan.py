@@ -11,9 +11,11 @@ import pytest
 from areal_real.config.read import load_config as load_real
 from areal_sim.cli import main
 from areal_sim.commands.plan_shown import facts_of
+from areal_sim.config import parse_config
 from areal_sim.plan import Finding, Infeasible, Plan, Question, offers, plan
 from areal_sim.plan.base import config_of
-from areal_sim.plan.search import FIRST, Search, part_of
+from areal_sim.plan.rounds import FIRST, part_of
+from areal_sim.plan.search import Search
 from areal_sim.plan.uncertainty import MODEL_ERROR
 from areal_sim.plan.what_if import Change, bottleneck
 from areal_sim.rundir import simulate
@@ -177,6 +179,7 @@ def test_the_bottleneck_is_what_helps() -> None:
         slice=1,
         summary=idle,
         step_s=1.0,
+        saved_s=0.0,
         worth=Worth(hours=1.0, gpu_hours=8.0, cost_usd=1.0, energy_kwh=1.0),
     )
     said = {
@@ -206,6 +209,67 @@ def test_a_model_that_does_not_fit_says_what_would_do(
 
     assert fits(question, "RTX4090", more)
     assert not fits(question, "RTX4090", more - 8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("sim.server.max_running_rollouts=4",),
+        ("sim.rewards.workers=2", "sim.rewards.service_s=1.0"),
+        ("cluster.usd_per_gpu_hour=1.0", "sim.cost.training_efficiency=0.3"),
+    ],
+)
+def test_the_file_holds_what_was_changed(changes: tuple[str, ...], cache: Path) -> None:
+    found = plan(small(changes=changes), cache=cache)
+    assert parse_config(found.toml) == found.best.config
+    for change in changes:
+        path, _, value = change.partition("=")
+        assert f"{path.rpartition('.')[2]} = {value}" in found.toml
+
+
+def test_the_file_is_what_was_planned(answer: Plan) -> None:
+    assert parse_config(answer.toml) == answer.best.config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "question",
+    [
+        small(model="14b", gpus=offers(["16xH100"]), schedulers=("areal",)),  # long checkpoints
+        small(schedulers=("synchronous",)),
+        small(eta=0, schedulers=("areal",)),
+        small(steps=3),
+        small(max_lag=2, schedulers=("areal",), prompts_per_step=96),
+    ],
+    ids=["checkpoints", "synchronous", "eta 0", "few steps", "bounded lag"],
+)
+def test_the_prediction_is_that_of_the_whole_run(question: Question, tmp_path: Path) -> None:
+    best = plan(question, cache=tmp_path).best
+    summary = simulate(best.config, name="whole").summary
+    assert best.worth.hours == pytest.approx(summary["simulated_hours"], rel=0.1)
+
+
+def test_longer_answers_that_are_cut_take_no_longer(cache: Path) -> None:
+    found = plan(small(length_scale=20.0), cache=cache)
+    longer = next(change for change in found.changes if change.key == "length")
+    assert abs(longer.relative) < 0.01
+
+
+def test_turns_count_for_what_fits() -> None:
+    question = small(model="14b", gpus=offers(["2xH100"]))
+    with pytest.raises(Infeasible) as error:
+        plan(question, jobs=1)
+    more = int(error.value.changes[0].split()[0])
+    assert plan(small(model="14b", gpus=offers([f"{more}xH100"])), jobs=1).best
+    with pytest.raises(Infeasible):
+        plan(small(model="14b", gpus=offers([f"{more - 1}xH100"])), jobs=1)
+
+
+def test_a_layout_that_does_not_fit_with_a_change_is_left_out(cache: Path) -> None:
+    changes = ("sim.trainer.recompute_activations=false",)
+    assert plan(small(changes=changes), cache=cache).best
+    with pytest.raises(Infeasible, match="KV tokens"):
+        plan(small(changes=("sim.server.kv_reserve_tokens_per_rollout=100000000",)), cache=cache)
 
 
 def test_what_was_left_out_for_memory_is_said(cache: Path) -> None:
