@@ -79,7 +79,8 @@ def show(answer: Plan) -> None:
     table.add_column("step time", justify="right")
     table.add_column("cost", justify="right")
     for change in answer.changes:
-        dearer = (1 + change.relative) * change.candidate.gpus / best.candidate.gpus - 1
+        more = 1 + change.more_gpus / best.candidate.gpus
+        dearer = (1 + change.relative) * more - 1
         table.add_row(change.text, _percent(change.relative), _percent(dearer))
     console.print(table)
     console.print(_note(answer), highlight=False, soft_wrap=True)
@@ -164,7 +165,7 @@ def facts_of(answer: Plan) -> dict[str, Any]:
                 "step_s": change.step_s,
                 "without_s": change.without_s,
                 "relative": change.relative,
-                "gpus": change.candidate.gpus,
+                "more_gpus": change.more_gpus,
             }
             for change in answer.changes
         ],

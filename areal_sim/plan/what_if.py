@@ -30,8 +30,9 @@ class Change:
     Attributes:
         key: what kind it is, see `_changes`.
         text: in words.
-        candidate: the plan with the change; None where the change is of something else.
+        candidate: the plan with the change.
         changes: further keys of the configuration.
+        more_gpus: that are paid for with it.
         step_s: a step with the change.
         without_s: a step of the plan, simulated on the same slice and as long.
     """
@@ -40,6 +41,7 @@ class Change:
     text: str
     candidate: Candidate
     changes: tuple[str, ...] = ()
+    more_gpus: int = 0
     step_s: float = 1.0
     without_s: float = 1.0
 
@@ -111,26 +113,32 @@ def _changes(question: Question, plan: Candidate) -> Iterator[Change]:
 
 
 def _more_gpus(question: Question, plan: Candidate, per_node: int) -> Iterator[Change]:
-    """One node more for either side."""
+    """One node more for either side, or as many as leave a slice that is as small.
+
+    Of the trainer it is speed: ranks come whole, and another number of them cuts other slices.
+    """
     if plan.gpus % per_node or per_node < question.gpus_per_node:
         return
+    part = part_of(config_of(question, plan), FIRST.trajectories)
     servers = per_node // plan.server_tensor_parallel
+    nodes = part // math.gcd(part, servers)
     yield Change(
         key="generation",
-        text=f"{per_node} more generation GPUs",
+        text=f"{nodes * per_node} more generation GPUs",
         candidate=dataclasses.replace(
-            plan, gpus=plan.gpus + per_node, servers=plan.servers + servers
+            plan, gpus=plan.gpus + nodes * per_node, servers=plan.servers + nodes * servers
         ),
+        more_gpus=nodes * per_node,
     )
-    rank = plan.tensor_parallel * plan.pipeline_parallel
-    ranks = -(-per_node // rank)
-    more = -(-ranks * rank // per_node) * per_node
+    factors = config_of(question, plan).sim.cost.factors
+    faster = 1 + per_node / plan.training_gpus
+    rates = ("training_efficiency", "forward_efficiency")
     yield Change(
         key="training",
-        text=f"{more} more training GPUs",
-        candidate=dataclasses.replace(
-            plan, gpus=plan.gpus + more, data_parallel=plan.data_parallel + more // rank
-        ),
+        text=f"{per_node} more training GPUs",
+        candidate=plan,
+        changes=tuple(f"sim.cost.{x}={min(1.0, faster * getattr(factors, x))!r}" for x in rates),
+        more_gpus=per_node,
     )
 
 
