@@ -155,7 +155,7 @@ def main() -> int:
         shutil.rmtree(args.cache, ignore_errors=True)
     if args.paper:
         return 0 if against_paper(args.cache) else 1
-    print("                     plan         best             bar     plan, s   all, s")
+    print("question candidates     plan         best             bar     plan, s   all, s")
     names = args.question or ["hours", "cost", "gpus"]
     kept = [held_against(name, QUESTIONS[name], args.cache) for name in names]
     return 0 if all(kept) else 1
