@@ -36,8 +36,9 @@ _STORE_BYTES = 100 * 2**20
 _CONNECT_S = 5.0
 """How long the host of an address may take to accept a connection."""
 
-_JOIN_S = 30.0
-"""How long joining a cluster may take. By itself Ray tries for ever."""
+_JOIN_S = 120.0
+"""How long joining a cluster may take: a busy one starts a process for a client in half a minute.
+By itself Ray tries for ever."""
 
 _OWN = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -237,11 +237,10 @@ def test_the_file_is_what_was_planned(answer: Plan) -> None:
     [
         small(model="14b", gpus=offers(["16xH100"]), schedulers=("areal",)),  # long checkpoints
         small(schedulers=("synchronous",)),
-        small(eta=0, schedulers=("areal",)),
         small(steps=3),
         small(max_lag=2, schedulers=("areal",), prompts_per_step=96),
     ],
-    ids=["checkpoints", "synchronous", "eta 0", "few steps", "bounded lag"],
+    ids=["checkpoints", "synchronous", "few steps", "bounded lag"],
 )
 def test_the_prediction_is_that_of_the_whole_run(question: Question, tmp_path: Path) -> None:
     best = plan(question, cache=tmp_path).best
