@@ -64,11 +64,9 @@ def toml_of(question: Question, candidate: Candidate, comment: str = "") -> str:
     """
     c = candidate
     nodes, per_node = question.nodes_of(c.gpus)
-    # The file's name, not its path: the file lies beside the configuration, or in the model's list.
-    named = Path(question.model).exists()
-    model = f"config = {toml_value(str(Path(question.model).resolve()))}"
-    if not named:
-        model = f"name = {toml_value(question.shape().name)}"
+    model = f"name = {toml_value(question.shape().name)}"
+    if (path := Path(question.model)).exists():
+        model = f"config = {toml_value(str(path.resolve()))}"
     if question.trace is not None:
         lengths = f"trace = {toml_value(str(question.trace.resolve()))}"
     else:
