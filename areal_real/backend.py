@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from areal_real.errors import BackendError
 from areal_real.executor import RealExecutor
 from areal_real.folder import RunFolder
 from areal_real.learner import SpanTiler
+from areal_real.placement.local import LocalPlacement
+from areal_real.placement.roles import Placement, StartServer
 from areal_real.rewards.pool import RewardPool
 from areal_real.serving.collective import WeightSender
 from areal_real.serving.options import Sampling, ServerOptions
@@ -20,7 +21,6 @@ from areal_real.serving.server import ManagedServer
 from areal_real.training.settings import TrainerSettings
 from areal_real.training.world import TrainerWorld
 from areal_sched.commands import UpdateMode
-from areal_sched.errors import ConfigError
 from areal_sched.measurements import EngineSteps, ServerSpan
 
 _LOOK_S = 0.02
@@ -37,7 +37,7 @@ class HostedServer:
         options: how it is run.
         sampling: of rollouts.
         run: the run's directory.
-        gpus: of this machine, which it may use.
+        start: starts its process.
         sender: gives whoever sends weights now; nobody where they are read from disk.
     """
 
@@ -48,7 +48,7 @@ class HostedServer:
         sampling: Sampling,
         run: RunFolder,
         *,
-        gpus: Sequence[int] | None,
+        start: StartServer,
         sender: Callable[[], WeightSender | None],
     ) -> None:
         self._run = run
@@ -58,7 +58,7 @@ class HostedServer:
         self._loading = False
         self._used: asyncio.Future[None] | None = None
         self.server = ManagedServer(
-            server_id, self, options, sampling, self, log_folder=run.logs, gpus=gpus
+            server_id, self, options, sampling, self, log_folder=run.logs, start=start
         )
 
     @property
@@ -216,6 +216,7 @@ class RealBackend:
         config: the run's.
         folder: its directory; ``model/`` is there.
         warm_start: trains a fresh world before the run begins.
+        placement: where processes start.
     """
 
     def __init__(
@@ -223,9 +224,12 @@ class RealBackend:
         config: RealConfig,
         folder: RunFolder,
         warm_start: Callable[[TrainerWorld], Awaitable[None]],
+        placement: Placement,
     ) -> None:
         self._config = config
         self._folder = folder
+        self._placement = placement
+        self._token = folder.new_token()
         self._warm_start = warm_start
         self._tiler: SpanTiler | None = None
         self._world: TrainerWorld | None = None
@@ -240,7 +244,9 @@ class RealBackend:
             trainer_settings(self._config),
             log=self._folder.logs / "trainer.log",
             on_span=self._span,
-            gpus=self._gpus(self._config.real.server.gpus, self._config.real.trainer.world_size),
+            start=self._placement.trainer(),
+            host=self._placement.address,
+            token=self._token,
         )
         await world.start(checkpoint or self._folder.model)
         if checkpoint is None:
@@ -258,17 +264,28 @@ class RealBackend:
         Raises:
             BackendError: it does not come up.
         """
-        size = self._config.real.server.tensor_parallel
-        server = HostedServer(
-            server_id,
-            server_options(self._config, server_id),
-            Sampling(temperature=self._config.real.server.temperature),
-            self._folder,
-            gpus=self._gpus(server_id * size, size),
-            sender=self._sender,
-        )
+        server = self.new_server(server_id)
         await server.server.start(self._folder.model, 0)
         return server
+
+    def new_server(self, server_id: int) -> HostedServer:
+        """An inference server that is not started yet: `HostedServer.restart` does it."""
+        return HostedServer(
+            server_id,
+            server_options(self._config, server_id, self._token),
+            Sampling(temperature=self._config.real.server.temperature),
+            self._folder,
+            start=self._placement.server(server_id),
+            sender=self._sender,
+        )
+
+    async def room_for(self, server_id: int) -> None:
+        """Return when there is room for one more server; perhaps never."""
+        await self._placement.room_for(server_id)
+
+    def give_up(self, server_id: int) -> None:
+        """A server is not started again: what is held for it is free."""
+        self._placement.release(server_id)
 
     def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
         """Where the trainer's spans go from now on."""
@@ -296,30 +313,10 @@ class RealBackend:
         if self._tiler is not None:
             self._tiler.span(activity, version, start_ns, end_ns, waiting_ns, micro_batches)
 
-    def _gpus(self, first: int, count: int) -> Sequence[int] | None:
-        """GPUs of this machine: servers have the first ones, the trainer those after them."""
-        if self._config.real.device == "cpu":
-            return None
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        ours = [int(x) for x in visible.split(",") if x.strip().isdigit()]
-        wanted = range(first, first + count)
-        return [ours[x] for x in wanted] if len(ours) >= wanted.stop else wanted
 
-
-def server_options(config: RealConfig, server_id: int) -> ServerOptions:
-    """How a server is run.
-
-    Raises:
-        ConfigError: the token that other machines would have to show is not in the environment.
-    """
+def server_options(config: RealConfig, server_id: int, token: str) -> ServerOptions:
+    """How a server is run, which asks for this token."""
     server = config.real.server
-    token = None
-    if server.token_variable is not None:
-        token = os.environ.get(server.token_variable)
-        if not token:
-            raise ConfigError(
-                f"real.server.token_variable: the environment has no {server.token_variable}"
-            )
     extra = list(server.extra_args)
     if config.real.device == "cuda":
         extra += ["--mem-fraction-static", str(server.static_memory_fraction)]
@@ -330,7 +327,6 @@ def server_options(config: RealConfig, server_id: int) -> ServerOptions:
         max_running_rollouts=server.max_running_rollouts,
         kv_cache_tokens=server.kv_cache_tokens,
         threads=server.threads,
-        host=server.host,
         api_token=token,
         seed=config.real.seed + server_id,
         stream_interval_tokens=server.stream_interval_tokens,
@@ -373,4 +369,15 @@ def trainer_settings(config: RealConfig) -> TrainerSettings:
         divide_by_std=ppo.divide_by_std,
         normalise_advantages=ppo.normalise_advantages,
         start_timeout_s=trainer.start_timeout_s,
+    )
+
+
+def local_placement(config: RealConfig) -> LocalPlacement:
+    """Everything on this machine: servers have the first GPUs, the trainer those after them."""
+    real = config.real
+    on_gpus = real.device == "cuda"
+    return LocalPlacement(
+        server_gpus=real.server.tensor_parallel if on_gpus else 0,
+        servers=real.server.count,
+        trainer_gpus=real.trainer.world_size if on_gpus else 0,
     )

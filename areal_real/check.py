@@ -270,14 +270,11 @@ def _machine(config: RealConfig, needs: Needs, machine: Machine) -> Iterator[Fin
     )
     ports = min(needs.ports, MOST_PORTS)
     yield has(
-        f"ports on {config.real.server.host}",
+        "ports on loopback",
         f"{machine.ports}",
         f"{ports}",
         machine.ports >= ports,
     )
-    if (variable := config.real.server.token_variable) is not None:
-        there = variable in machine.variables
-        yield has(f"${variable}", "set" if there else "not set", "a secret for the servers", there)
     yield from _files(config)
 
 

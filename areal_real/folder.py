@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class RunFolder:
 
     ``model/`` is what the run began with, ``weights/000012/`` a published version,
     ``checkpoints/`` what it can be resumed from, ``trajectories.sqlite`` what servers generated,
-    ``logs/`` what servers and trainer printed, ``metrics.jsonl``, ``tensorboard/`` and
-    ``held_out.jsonl`` how it learns.
+    ``logs/`` what servers and trainer printed, ``token`` what they ask for, ``metrics.jsonl``,
+    ``tensorboard/`` and ``held_out.jsonl`` how it learns.
     """
 
     path: Path
@@ -78,6 +79,19 @@ class RunFolder:
         """Published versions that are still there."""
         found = (self.path / "weights").glob("[0-9]*")
         return sorted(int(x.name) for x in found if x.name.isdigit())
+
+    def new_token(self) -> str:
+        """A fresh token, which every control endpoint of the run asks for from now on.
+
+        Also in the file ``token``, for its owner alone, who may want to ask a server something.
+        """
+        token = secrets.token_hex(32)
+        part = self.path / "token.part"
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token + "\n")
+        part.replace(self.path / "token")
+        return token
 
     def make(self) -> None:
         """Make the folders."""

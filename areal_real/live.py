@@ -164,6 +164,7 @@ class Live:
             self._joined(number, server)
         for timer_id, fire_at_ns in self._past.timers.items():
             executor.rearm(timer_id, fire_at_ns)
+        executor.go(self._grow())
         if not state.trainer_ready and not state.in_step:
             executor.emit(TrainerReady(weight_version=state.weight_version))
         executor.begin()
@@ -189,6 +190,8 @@ class Live:
                     await self._last_loads()
             finally:
                 await self._learner.world.stop()
+                for server in self._servers[self._config.real.server.count :]:
+                    await server.stop()
 
     async def _last_loads(self) -> None:
         """A server that is being sent the last weights would be lost with their sender."""
@@ -293,12 +296,32 @@ class Live:
         self._server_restarts += 1
         if self._server_restarts > MOST_SERVER_RESTARTS:
             self._watcher.note(f"server {server_id} is not started again")
+            self._backend.give_up(server_id)
             if not self.controller.state.servers:
                 self._executor.fail(BackendError(f"no server is left; the last: {reason}"))
             return
         self._executor.go(self._restart(server_id))
 
-    async def _restart(self, server_id: ServerId) -> None:
+    async def _grow(self) -> None:
+        """Take in a server wherever there is room for one more, as when a node has joined."""
+        most = self._config.real.server.most
+        while len(self._servers) < most:
+            number = len(self._servers)
+            await self._backend.room_for(number)
+            self._watcher.note(f"there is room for one more server, {number}: starting it")
+            server = self._backend.new_server(number)
+            since_ns = self._past.server_spans_ns.get(number, self._clock_ns())
+            server.begin(
+                self._executor,
+                self._origin_ns,
+                since_ns,
+                int(self.controller.state.weight_version),
+            )
+            self._servers.append(server)
+            self._executor.servers[ServerId(number)] = server
+            await self._restart(ServerId(number), "has joined")
+
+    async def _restart(self, server_id: ServerId, told: str = "is back") -> None:
         server = self._servers[server_id]
         # Newer weights may be published while it starts: it joins with what it has, and the
         # scheduler lets it load.
@@ -314,4 +337,4 @@ class Live:
         self._executor.joined(
             server_id, server.max_running_rollouts, server.kv_cache_tokens, version
         )
-        self._watcher.note(f"server {server_id} is back")
+        self._watcher.note(f"server {server_id} {told}")

@@ -44,7 +44,6 @@ class Machine:
         packages: version of each package asked for; None: not installed.
         bubblewrap: its version; None: not installed.
         ports: how many of those asked for could be opened at once.
-        variables: environment variables asked for that are set.
     """
 
     python: tuple[int, ...]
@@ -58,12 +57,9 @@ class Machine:
     packages: Mapping[str, str | None]
     bubblewrap: str | None
     ports: int
-    variables: frozenset[str]
 
 
-def look(
-    folder: Path, packages: Iterable[str], *, host: str, ports: int, variables: Iterable[str]
-) -> Machine:
+def look(folder: Path, packages: Iterable[str], *, host: str, ports: int) -> Machine:
     """Look at this machine.
 
     Args:
@@ -71,7 +67,6 @@ def look(
         packages: whose versions are asked for.
         host: an address of this machine.
         ports: how many free ones are asked for on it.
-        variables: environment variables that are asked for.
     """
     folder = folder.absolute()
     while not folder.exists():
@@ -88,13 +83,7 @@ def look(
         packages={name: _version(name) for name in packages},
         bubblewrap=_output(["bwrap", "--version"]),
         ports=free_ports(host, ports),
-        variables=set_variables(variables),
     )
-
-
-def set_variables(names: Iterable[str]) -> frozenset[str]:
-    """Those of some environment variables that are set and not empty."""
-    return frozenset(name for name in names if os.environ.get(name))
 
 
 def _version(package: str) -> str | None:

@@ -62,6 +62,15 @@ class Backend(Protocol):
     async def start_server(self, server_id: int) -> RunningServer:
         """An inference server, with the model as it was before all training."""
 
+    def new_server(self, server_id: int) -> RunningServer:
+        """An inference server that is not started yet; `RunningServer.restart` does it."""
+
+    async def room_for(self, server_id: int) -> None:
+        """Return when there is room for one more server; perhaps never."""
+
+    def give_up(self, server_id: int) -> None:
+        """A server is not started again: what is held for it is free."""
+
     def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
         """Where the trainer's spans go from now on."""
 

@@ -174,7 +174,8 @@ def _stop_on_signals(watcher: Watcher) -> Iterator[asyncio.Event]:
 def header_of(config: RealConfig, name: str, sha256: str) -> dict[str, Any]:
     """The journal's header: what replay and analysis need to know of the run.
 
-    A process of servers or trainer counts as one GPU, also on the CPU.
+    A process of servers or trainer counts as one GPU, also on the CPU. Servers that have not joined
+    yet are counted: their GPUs are down.
 
     Args:
         config: the run's configuration.
@@ -183,7 +184,7 @@ def header_of(config: RealConfig, name: str, sha256: str) -> dict[str, Any]:
     """
     limits = config.limits()
     path = config.scheduler.class_path
-    servers, per_server = config.real.server.count, config.real.server.tensor_parallel
+    servers, per_server = config.real.server.most, config.real.server.tensor_parallel
     training = config.real.trainer.world_size
     used = servers * per_server + training
     gpus = max(used, config.cluster.gpus if config.real.device == "cuda" else 0)

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from areal_real.backend import RealBackend
+from areal_real.backend import RealBackend, local_placement
 from areal_real.checkpoints import Checkpoints
 from areal_real.config import RealConfig, config_sha256, load_config, resolved_toml
 from areal_real.evaluate import evaluate, versions_to_evaluate
@@ -19,6 +19,7 @@ from areal_real.folder import RunFolder
 from areal_real.learner import NoCheckpoint
 from areal_real.live import Setting
 from areal_real.parts import Scorer
+from areal_real.placement.roles import Placement
 from areal_real.roles import RunningServer, Watcher
 from areal_real.rows import read_rows
 from areal_real.run import Outcome, Run, header_of
@@ -33,6 +34,19 @@ MOST_ROLL_BACKS = 3
 """A run that has to go back to a checkpoint so often in one call is given up."""
 
 
+class Placed(Protocol):
+    """Makes the placement of a run's processes, and takes it down when the run is over."""
+
+    def __call__(
+        self, config: RealConfig, folder: RunFolder
+    ) -> contextlib.AbstractContextManager[Placement]:
+        """For this run.
+
+        Raises:
+            ConfigError: it cannot be had, or does not fit the configuration.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A run, as far as it is. ``held_out``: accuracy by step; ``summary``: as written."""
@@ -40,6 +54,11 @@ class Result:
     outcome: Outcome
     held_out: dict[int, float]
     summary: dict[str, Any]
+
+
+@contextlib.contextmanager
+def _here(config: RealConfig, folder: RunFolder) -> Iterator[Placement]:
+    yield local_placement(config)
 
 
 def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) -> RunFolder:
@@ -84,6 +103,7 @@ def train(
     watcher: Watcher,
     resume: bool = False,
     overwrite: bool = False,
+    placed: Placed | None = None,
 ) -> Result:
     """Train, evaluate, and write the results.
 
@@ -94,6 +114,7 @@ def train(
         watcher: who looks on.
         resume: go on from the newest checkpoint there.
         overwrite: replace a run that is there.
+        placed: where processes start, for as long as the run lasts; by default on this machine.
 
     Raises:
         ConfigError: bad input; nothing was touched.
@@ -102,18 +123,20 @@ def train(
     for key, missing in config.missing_files():
         raise ConfigError(f"{key} = {missing}: no such file or folder")
     task = make_task(config)
-    folder = prepare(config, path, resume=resume, overwrite=overwrite)
-    with folder.lock():
-        return _train_in(folder, config, task, name=name, watcher=watcher, resume=resume)
+    with (placed or _here)(config, RunFolder(path)) as placement:
+        folder = prepare(config, path, resume=resume, overwrite=overwrite)
+        with folder.lock():
+            return _train_in(folder, config, task, placement, name, watcher, resume=resume)
 
 
 def _train_in(
     folder: RunFolder,
     config: RealConfig,
     task: Task,
-    *,
+    placement: Placement,
     name: str,
     watcher: Watcher,
+    *,
     resume: bool,
 ) -> Result:
     if not folder.model.exists():
@@ -128,7 +151,9 @@ def _train_in(
         watcher.note("there is no checkpoint yet: beginning anew")
         resume = False
     try:
-        outcome = asyncio.run(_train(config, folder, task, checkpoints, name, watcher, resume))
+        outcome = asyncio.run(
+            _train(config, folder, task, checkpoints, placement, name, watcher, resume)
+        )
     except asyncio.CancelledError:  # a second Ctrl-C
         raise KeyboardInterrupt from None
     except ConfigError:
@@ -139,7 +164,7 @@ def _train_in(
         raise
     if not outcome.interrupted and versions_to_evaluate(config, folder):
         # The run had come to its end before, and its evaluation had not.
-        asyncio.run(_evaluate(config, folder, task, watcher))
+        asyncio.run(_evaluate(config, folder, task, placement, watcher))
     return _results(folder, outcome)
 
 
@@ -148,6 +173,7 @@ async def _train(
     folder: RunFolder,
     task: Task,
     checkpoints: Checkpoints,
+    placement: Placement,
     name: str,
     watcher: Watcher,
     resume: bool,
@@ -159,7 +185,7 @@ async def _train(
         config=config,
         header=header_of(config, name, config_sha256(config)),
         folder=folder,
-        backend=RealBackend(config, folder, warm_start),
+        backend=RealBackend(config, folder, warm_start, placement),
         task=task,
         watcher=watcher,
         checkpoints=checkpoints,
@@ -193,15 +219,18 @@ def evaluate_again(path: Path, watcher: Watcher) -> dict[int, float]:
     task = make_task(config)
     with folder.lock():
         if versions_to_evaluate(config, folder):
-            asyncio.run(_evaluate(config, folder, task, watcher))
+            with _here(config, folder) as placement:
+                asyncio.run(_evaluate(config, folder, task, placement, watcher))
     return {int(x["step"]): float(x["accuracy"]) for x in read_rows(folder.held_out)}
 
 
-async def _evaluate(config: RealConfig, folder: RunFolder, task: Task, watcher: Watcher) -> None:
+async def _evaluate(
+    config: RealConfig, folder: RunFolder, task: Task, placement: Placement, watcher: Watcher
+) -> None:
     async def no_warm_start(world: TrainerWorld) -> None:
         """No trainer is started."""
 
-    backend = RealBackend(config, folder, no_warm_start)
+    backend = RealBackend(config, folder, no_warm_start, placement)
     watcher.phase("starting the servers")
     async with contextlib.AsyncExitStack() as stack:
         scorer = await stack.enter_async_context(backend.start_rewards())

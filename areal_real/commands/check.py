@@ -77,36 +77,30 @@ def look_for(config: RealConfig, folder: Path) -> Machine:
     """Look at this machine, and at what a run asks of it."""
     from areal_real.check import WANTED, WANTED_ON_GPUS
     from areal_real.machine import look
+    from areal_real.placement.roles import LOOPBACK
 
-    return look(folder, (*WANTED, *WANTED_ON_GPUS), **_asked(config))
+    return look(folder, (*WANTED, *WANTED_ON_GPUS), host=LOOPBACK, ports=_ports(config))
 
 
-def _asked(config: RealConfig) -> dict[str, Any]:
-    """What only this run asks for: the arguments of `look`."""
+def _ports(config: RealConfig) -> int:
+    """Ports that this run asks for, as far as they are tried."""
     from areal_real.check import MOST_PORTS
     from areal_real.config.needs import needs_of
 
-    variable = config.real.server.token_variable
-    return {
-        "host": config.real.server.host,
-        "ports": min(needs_of(config, None).ports, MOST_PORTS),
-        "variables": (variable,) if variable else (),
-    }
+    return min(needs_of(config, None).ports, MOST_PORTS)
 
 
 def _others(smallest: Path, machine: Machine) -> dict[str, Verdict]:
     """The ready configurations, by name, on this machine."""
     from areal_real.check import judge
     from areal_real.config import load_config
-    from areal_real.machine import free_ports, set_variables
+    from areal_real.machine import free_ports
+    from areal_real.placement.roles import LOOPBACK
 
     verdicts = {}
     for path in sorted(smallest.parent.glob("*.toml")):
         config = load_config(path)
-        asked = _asked(config)
-        ports = free_ports(asked["host"], asked["ports"])
-        variables = set_variables(asked["variables"])
-        there = dataclasses.replace(machine, ports=ports, variables=variables)
+        there = dataclasses.replace(machine, ports=free_ports(LOOPBACK, _ports(config)))
         verdicts[path.stem] = judge(config, there)
     return verdicts
 

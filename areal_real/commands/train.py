@@ -26,6 +26,19 @@ def add(commands: Any) -> None:
     add_overrides(parser, example="limits.eta=4 or workload.steps=20")
     parser.add_argument("--seed", type=int, metavar="N", help="the same as --set real.seed=N")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the run directory")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where servers and trainer start: on this machine, or on a Ray cluster's nodes, which"
+        " have to share DIR (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of the Ray cluster's head, or auto; this machine is one of its nodes (default: "
+        "$RAY_ADDRESS, or a Ray of its own)",
+    )
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     there.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
@@ -40,13 +53,21 @@ def run(args: argparse.Namespace) -> int:
     from areal_real.config import load_config
     from areal_real.session import train
     from areal_real.show import watching
+    from areal_sched.errors import ConfigError
 
     overrides = list(args.overrides)
     if args.seed is not None:
         overrides.append(f"real.seed={args.seed}")
     config = load_config(args.config, overrides)
+    if args.address is not None and args.engine != "ray":
+        raise ConfigError(f"--address {args.address}: belongs to --engine ray")
     name = args.name or args.config.stem
     with watching(quiet=args.quiet or args.json) as watcher:
+        placed = None
+        if args.engine == "ray":
+            from areal_real.placement.join import OnRay
+
+            placed = OnRay(args.address, watcher.note)
         result = train(
             config,
             args.out,
@@ -54,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             watcher=watcher,
             resume=args.resume,
             overwrite=args.overwrite,
+            placed=placed,
         )
     if args.json:
         json.dump(result.summary, sys.stdout, indent=2)

@@ -40,6 +40,12 @@ class BackendConfig(Section):
         ("cpu", "cuda"),
         "cpu",
     )
+    listen: Literal["loopback", "cluster"] = choice(
+        "addresses that servers and trainer listen on: `loopback`, so that only their own machine"
+        " reaches them, or `cluster`, that of their node in the Ray cluster of `--engine ray`",
+        ("loopback", "cluster"),
+        "loopback",
+    )
     seed: int = whole("of all that is drawn at random", 1, least=0, most=2**31 - 1)
     checkpoint_every_steps: int = whole(
         "after every this many training steps, and after the last", 1, unit="steps"

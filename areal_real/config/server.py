@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import re
 from typing import ClassVar, Literal
 
 from areal_sched.config.options import (
@@ -12,18 +10,13 @@ from areal_sched.config.options import (
     choice,
     flag,
     number,
-    string,
     strings,
-    toml_value,
     whole,
 )
 from areal_sched.errors import ConfigError
 
-_HOST = re.compile(r"[A-Za-z0-9_.:-]+")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
 OWN_FLAGS = {
-    "--host": "real.server.host",
+    "--host": "real.listen",
     "--port": "nothing: a free one is taken",
     "--model-path": "real.model.path",
     "--model": "real.model.path",
@@ -37,7 +30,7 @@ OWN_FLAGS = {
     "--mem-fraction-static": "real.server.static_memory_fraction",
     "--stream-interval": "real.server.stream_interval_tokens",
     "--enable-forward-pass-metrics": "real.server.record_engine",
-    "--api-key": "real.server.token_variable, since a secret does not belong in a file",
+    "--api-key": "nothing: every run makes a token of its own",
 }
 """Flags of the inference server that `extra_args` may not hold, and the key that sets them."""
 
@@ -48,7 +41,13 @@ class ServerConfig(Section):
 
     TABLE: ClassVar[str] = "real.server"
 
-    count: int = whole("servers", 1)
+    count: int = whole("servers that the run begins with", 1)
+    max_count: int | None = whole(
+        "servers at most: with `--engine ray`, nodes that join bring more, up to this",
+        None,
+        optional=True,
+        otherwise="`count`",
+    )
     tensor_parallel: int = whole("GPUs, or processes on the CPU, of one server", 1)
     max_running_rollouts: int = whole("rollouts that run at once on one server", 32)
     kv_cache_tokens: int | None = whole(
@@ -82,33 +81,13 @@ class ServerConfig(Section):
     request_timeout_s: float = number(
         "of requests other than generation, loading weights among them", 300.0, unit="s", above=0
     )
-    host: str = string(
-        "address that servers listen on; any but a loopback address needs `token_variable`",
-        "127.0.0.1",
-    )
-    token_variable: str | None = string(
-        "environment variable that holds the secret which every request has to show",
-        None,
-        optional=True,
-        otherwise="no secret",
-    )
     extra_args: tuple[str, ...] = strings("further command-line flags of SGLang")
 
     def _check(self) -> None:
-        if not _HOST.fullmatch(self.host):
-            raise ConfigError(f"real.server.host = {toml_value(self.host)}: expected an address")
-        variable = self.token_variable
-        if variable is not None and not _VARIABLE.fullmatch(variable):
-            # The value is not shown: it may be the secret itself.
+        if self.max_count is not None and self.max_count < self.count:
             raise ConfigError(
-                "real.server.token_variable: expected the name of an environment variable, not the"
-                " secret itself"
-            )
-        if variable is None and not self.is_loopback:
-            raise ConfigError(
-                f"real.server.host = {toml_value(self.host)}: can be reached from other machines,"
-                " so real.server.token_variable has to name an environment variable with a secret;"
-                ' or use host = "127.0.0.1"'
+                f"real.server.max_count = {self.max_count}: less than real.server.count ="
+                f" {self.count}"
             )
         for argument in self.extra_args:
             name = argument.partition("=")[0]
@@ -116,14 +95,9 @@ class ServerConfig(Section):
                 raise ConfigError(f"real.server.extra_args: {name} is set by {OWN_FLAGS[name]}")
 
     @property
-    def is_loopback(self) -> bool:
-        """Only this machine can reach the servers."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+    def most(self) -> int:
+        """Servers at most."""
+        return self.max_count or self.count
 
     @property
     def gpus(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from areal_real.errors import BackendError
+from areal_real.placement.roles import StartServer
 from areal_real.serving.client import ServerClient
 from areal_real.serving.errors import RequestRefused, ServerGone
 from areal_real.serving.host import Request, ServerHost, Stop
@@ -35,9 +36,9 @@ class RequestFlow(ServerLife):
         host: ServerHost,
         options: ServerOptions,
         log_folder: Path,
-        gpus: Sequence[int] | None,
+        start: StartServer,
     ) -> None:
-        super().__init__(server_id, options, log_folder, gpus)
+        super().__init__(server_id, options, log_folder, start)
         self._host = host
         self._spans = SpanLog(server_id, host.measure)
         self._steps = StepLog(server_id, host.measure)

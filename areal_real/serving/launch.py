@@ -20,6 +20,7 @@ from areal_real.serving.command import command_line, environment
 from areal_real.serving.errors import RequestRefused, ServerGone, ServerStartFailed
 from areal_real.serving.options import ServerOptions
 from areal_real.serving.ports import PortLease
+from areal_real.serving.steps import StepListener
 
 POLL_S = 0.1
 """How often a starting server is asked whether it is ready, and a stopping one looked at."""
@@ -114,6 +115,10 @@ class ServerProcess:
             code = -ended.si_status if killed else ended.si_status
         return f"exited with status {code}" if code >= 0 else f"was killed by signal {-code}"
 
+    def listen(self) -> StepListener:
+        """Hear of its engine's steps; it was started with ``record_steps``."""
+        return StepListener(self.folder)
+
     def log_tail(self, lines: int = LOG_LINES) -> str:
         """The last lines of its log."""
         try:
@@ -159,6 +164,10 @@ class ServerProcess:
                 await asyncio.sleep(POLL_S / 2)
         finally:
             self.kill()
+
+    async def bury(self) -> None:
+        """As `kill`, without holding up the event loop."""
+        await asyncio.to_thread(self.kill)
 
     def kill(self) -> None:
         """End its process group at once; may be called again."""

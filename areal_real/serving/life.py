@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from areal_real.errors import BackendError
+from areal_real.placement.roles import Listener, ServerHandle, StartServer
 from areal_real.serving.client import ServerClient
 from areal_real.serving.collective import WeightSender, open_group, update_by_collective
 from areal_real.serving.errors import RequestRefused, ServerGone
-from areal_real.serving.launch import ServerProcess, start_server
 from areal_real.serving.options import ServerOptions
-from areal_real.serving.steps import StepListener
 
 WATCH_S = 0.1
 """How often it is looked whether the process still runs."""
@@ -43,7 +42,7 @@ class ServerLife(ABC):
         server_id: int,
         options: ServerOptions,
         log_folder: Path,
-        gpus: Sequence[int] | None,
+        start: StartServer,
     ) -> None:
         self.server_id = server_id
         self.weight_version = 0
@@ -52,10 +51,10 @@ class ServerLife(ABC):
         self.kv_cache_tokens = options.kv_cache_tokens or 0
         self._options = options
         self._log = log_folder / f"server-{server_id}.log"
-        self._gpus = gpus
-        self._process: ServerProcess | None = None
+        self._start_process = start
+        self._process: ServerHandle | None = None
         self._client: ServerClient | None = None
-        self._listener: StepListener | None = None
+        self._listener: Listener | None = None
         self._vocabulary: int | None = None
         self._lives = 0
         self._group: tuple[WeightSender, str] | None = None
@@ -92,9 +91,7 @@ class ServerLife(ABC):
             raise RuntimeError(f"server {self.server_id} is up")
         await asyncio.gather(*self._burials, return_exceptions=True)
         options = self._options
-        process = await start_server(
-            options, folder, weight_version=version, log=self._log, gpus=self._gpus
-        )
+        process = await self._start_process(options, folder, weight_version=version, log=self._log)
         client = ServerClient(
             process.url,
             api_token=options.api_token,
@@ -105,10 +102,10 @@ class ServerLife(ABC):
             info = await client.probe(timeout_s=options.start_timeout_s)
         except BaseException:
             await client.close()
-            process.kill()
+            await process.bury()
             raise
         if options.record_steps:
-            self._listener = StepListener(process.folder)
+            self._listener = process.listen()
         state = info["internal_states"][0]
         self.max_running_rollouts = min(
             options.max_running_rollouts, state["effective_max_running_requests_per_dp"]
@@ -144,7 +141,7 @@ class ServerLife(ABC):
             self._burials.add(burial)
             burial.add_done_callback(self._burials.discard)
 
-    def _end(self, reason: str | None) -> tuple[ServerProcess | None, ServerClient | None]:
+    def _end(self, reason: str | None) -> tuple[ServerHandle | None, ServerClient | None]:
         process, client = self._process, self._client
         self._process = self._client = None
         self._hear()
@@ -200,7 +197,7 @@ class ServerLife(ABC):
 
     # ---- supervision ---------------------------------------------------------------------------
 
-    async def _watch(self, process: ServerProcess) -> None:
+    async def _watch(self, process: ServerHandle) -> None:
         """Find out soon that the process has ended."""
         while process.alive:
             await asyncio.sleep(WATCH_S)
@@ -289,9 +286,9 @@ class ServerLife(ABC):
         return None
 
 
-async def _bury(process: ServerProcess | None, client: ServerClient | None) -> None:
+async def _bury(process: ServerHandle | None, client: ServerClient | None) -> None:
     if process is not None:
-        await asyncio.to_thread(process.kill)
+        await process.bury()
     if client is not None:
         await client.close()
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from areal_real.errors import BackendError
+from areal_real.placement.roles import StartServer
 from areal_real.serving.client import ServerClient
 from areal_real.serving.collective import WeightSender
 from areal_real.serving.errors import ServerGone
 from areal_real.serving.flow import RequestFlow
 from areal_real.serving.host import Request, ServerHost
+from areal_real.serving.launch import start_server
 from areal_real.serving.options import Sampling, ServerOptions
 from areal_real.serving.segment import Segment
 from areal_sched.commands import UpdateMode
@@ -50,7 +52,7 @@ class ManagedServer(RequestFlow):
         sampling: how the tokens of rollouts are drawn.
         weights: see `WeightSupply`.
         log_folder: its output goes there.
-        gpus: of this machine, which it may use; None for all.
+        start: starts its process, again after each loss; by default as a child of this one.
     """
 
     def __init__(
@@ -62,9 +64,9 @@ class ManagedServer(RequestFlow):
         weights: WeightSupply,
         *,
         log_folder: Path,
-        gpus: Sequence[int] | None = None,
+        start: StartServer = start_server,
     ) -> None:
-        super().__init__(server_id, host, options, log_folder, gpus)
+        super().__init__(server_id, host, options, log_folder, start)
         self._sampling = sampling
         self._weights = weights
         self._begun = False

@@ -1,7 +1,4 @@
-"""How torchrun is called for a trainer on this host, and what its log says in the end.
-
-Imports no torch.
-"""
+"""How one process of a trainer is called, and what its log says in the end. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,54 +8,83 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 import areal_real
-from areal_real.training.control import PORT_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE
+from areal_real.placement.roles import Contact
+from areal_real.training.control import (
+    HOST_VARIABLE,
+    LISTEN_VARIABLE,
+    PARENT_VARIABLE,
+    PORT_VARIABLE,
+    SETTINGS_VARIABLE,
+    STORE_VARIABLE,
+    TOKEN_VARIABLE,
+)
 from areal_real.training.settings import TrainerSettings
 
 LOG_LINES = 25
 LOG_LINE_CHARACTERS = 300
 """How much of the log an error shows."""
 
-
-def command(settings: TrainerSettings) -> list[str]:
-    """The command line."""
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={settings.processes}",
-        "-m",
-        "areal_real.training.worker",
-    ]
+COMMAND = (sys.executable, "-m", "areal_real.training.worker")
+"""The command line."""
 
 
 def environment(
-    settings: TrainerSettings, port: int, token: str, gpus: Sequence[int] | None
+    settings: TrainerSettings,
+    contact: Contact,
+    *,
+    rank: int,
+    local_rank: int,
+    store: tuple[str, int],
+    listen: str,
+    gpus: Sequence[int] | None,
 ) -> dict[str, str]:
-    """The environment of torchrun and its processes.
+    """The environment of a process, on the machine that it is started on.
 
     Args:
         settings: the trainer's.
-        port: of this host, where the run listens.
-        token: that rank 0 has to name there.
-        gpus: that the trainer may use; None: all.
+        contact: where the run listens; only rank 0 is told the token.
+        rank: of all.
+        local_rank: of those that see the same GPUs.
+        store: address and port where the processes meet; rank 0 listens there.
+        listen: address of this machine that it may listen on.
+        gpus: of this machine, that the trainer may use; None: all that can be seen.
     """
     path = [str(Path(areal_real.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    interface = interface_of(listen)
     variables = {
-        "GLOO_SOCKET_IFNAME": "lo",
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron's collectives are to overlap in order
         **os.environ,
-        PORT_VARIABLE: str(port),
-        TOKEN_VARIABLE: token,
         SETTINGS_VARIABLE: json.dumps(settings.to_json()),
+        STORE_VARIABLE: f"{store[0]} {store[1]}",
+        LISTEN_VARIABLE: listen,
+        PARENT_VARIABLE: str(os.getpid()),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(settings.processes),
         "OMP_NUM_THREADS": str(settings.threads),
         "PYTHONWARNINGS": "ignore",  # Megatron warns of every library that is not there
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }
+    if rank == 0:
+        variables[HOST_VARIABLE] = contact.host
+        variables[PORT_VARIABLE] = str(contact.port)
+        variables[TOKEN_VARIABLE] = contact.token
     if gpus is not None:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     return variables
+
+
+def interface_of(address: str) -> str:
+    """The network interface that has an address; gloo and NCCL are told interfaces."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address == address for one in addresses):
+            return str(name)
+    return "lo"
 
 
 def end_of_log(path: Path) -> str:
@@ -67,15 +93,5 @@ def end_of_log(path: Path) -> str:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as exc:
         return f"{path}: {exc.strerror}"
-    last = _without_torchrun(lines)[-LOG_LINES:]
-    text = "\n".join(f"    {line[:LOG_LINE_CHARACTERS]}" for line in last)
+    text = "\n".join(f"    {line[:LOG_LINE_CHARACTERS]}" for line in lines[-LOG_LINES:])
     return f"last lines of {path}:\n{text}"
-
-
-def _without_torchrun(lines: list[str]) -> list[str]:
-    """Leave out torchrun's own traceback, which hides that of the process it tells of."""
-    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent")]
-    if not starts or not any("torch/distributed/run.py" in line for line in lines[starts[-1] :]):
-        return lines
-    ends = [i for i in range(starts[-1], len(lines)) if "ChildFailedError" in lines[i]]
-    return lines[: starts[-1]] + lines[ends[0] :] if ends else lines

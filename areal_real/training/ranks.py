@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,7 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from areal_real.errors import BackendError
+from areal_real.training.control import STORE_VARIABLE
 from areal_real.training.settings import TrainerSettings
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -115,10 +117,13 @@ class Ranks:
 
 
 def join(settings: TrainerSettings) -> Ranks:
-    """Take this process's place, as torchrun's environment says.
+    """Take this process's place, as its environment says: ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``.
+
+    Processes meet where `areal_real.training.launch.environment` says, or as torchrun would have
+    them.
 
     Raises:
-        BackendError: torchrun started another number of processes.
+        BackendError: another number of processes was started.
     """
     if settings.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -126,7 +131,7 @@ def join(settings: TrainerSettings) -> Ranks:
     else:
         device = torch.device("cpu")
     if not dist.is_initialized():
-        dist.init_process_group(BACKENDS[settings.device])
+        _meet(BACKENDS[settings.device])
     size = dist.get_world_size()
     if size != settings.processes:
         raise BackendError(f"{size} processes were started, the layout has {settings.processes}")
@@ -150,6 +155,27 @@ def join(settings: TrainerSettings) -> Ranks:
         control=control,
         device=device,
     )
+
+
+def _meet(backend: str) -> None:
+    place = os.environ.get(STORE_VARIABLE)
+    if place is None:
+        dist.init_process_group(backend)
+        return
+    host, port = place.split()
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    # A socket of our own: a store by itself listens on all of the machine's addresses.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, int(port)), family=family) if rank == 0 else None
+    store = dist.TCPStore(
+        host,
+        int(port),
+        size,
+        is_master=rank == 0,
+        wait_for_workers=False,
+        master_listen_fd=None if listening is None else listening.detach(),
+    )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def leave() -> None:

@@ -5,6 +5,7 @@ It runs in threads of its own, so that servers can take weights in while the nex
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from areal_real.errors import BackendError
+from areal_real.placement.roles import LOOPBACK
 from areal_real.serving.broadcast import Broadcaster
+from areal_real.training.control import LISTEN_VARIABLE
 
 DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -58,10 +61,13 @@ class Sending:
     def _listen(self, group: str, world_size: int) -> list[Any]:
         self._leave(group)
         backend = "nccl" if self._device.type == "cuda" else "gloo"
-        broadcaster = Broadcaster(group, world_size, backend=backend, device=str(self._device))
+        host = os.environ.get(LISTEN_VARIABLE, LOOPBACK)
+        broadcaster = Broadcaster(
+            group, world_size, backend=backend, host=host, device=str(self._device)
+        )
         with self._lock:
             self._groups[group] = broadcaster
-        return ["127.0.0.1", broadcaster.port]
+        return [host, broadcaster.port]
 
     def _join(self, group: str) -> None:
         self._group(group).join()

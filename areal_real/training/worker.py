@@ -1,4 +1,4 @@
-"""One process of the trainer's world: ``torchrun -m areal_real.training.worker``.
+"""One process of the trainer's world: ``python -m areal_real.training.worker``.
 
 Rank 0 hears the run's commands and hands them to the others; then all carry them out alike. A
 `BackendError` is agreed on by all processes and answered, and the world lives on. Any other error
@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from areal_real.training.control import SETTINGS_VARIABLE, Channel
+from areal_real.training.control import PARENT_VARIABLE, SETTINGS_VARIABLE, Channel
 from areal_real.training.settings import TrainerSettings
 
 PR_SET_PDEATHSIG = 1
@@ -25,10 +25,10 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Take part until told to stop."""
-    if sys.platform == "linux":  # if torchrun is killed, so are we
+    if sys.platform == "linux":  # if whoever started us is killed, so are we
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            sys.exit("torchrun died before its process started")
+        if os.getppid() != int(os.environ[PARENT_VARIABLE]):
+            sys.exit("the parent died before its process started")
     settings = TrainerSettings.from_json(json.loads(os.environ[SETTINGS_VARIABLE]))
     channel = Channel() if os.environ["RANK"] == "0" else None
     try:

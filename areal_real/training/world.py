@@ -1,4 +1,4 @@
-"""The run's side of the trainer: starts a torchrun world, commands it, and notices its end.
+"""The run's side of the trainer: has its processes started, commands them, notices their end.
 
 No torch is imported here. Everything runs on the event loop's thread.
 """
@@ -10,31 +10,32 @@ import contextlib
 import hmac
 import json
 import secrets
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from areal_real.errors import BackendError, TrainerLost
-from areal_real.training.control import LONGEST_LINE_BYTES, encode
-from areal_real.training.launch import command, end_of_log, environment
+from areal_real.placement.local import start_ranks
+from areal_real.placement.roles import LOOPBACK, Contact, Ending, RankProcesses, StartRanks
+from areal_real.training.control import PIECE_BYTES, encode, lines
+from areal_real.training.launch import end_of_log
 from areal_real.training.sender import WorldSender
 from areal_real.training.settings import TrainerSettings
 from areal_sched.errors import ConfigError
 
 OnSpan = Callable[[str, int, int, int, int, int], None]
 """Takes activity (a `TrainerActivity`), weight version in the making, start_ns and end_ns on the
-monotonic clock, waiting_ns (of the average process), micro_batches."""
+monotonic clock of this machine, waiting_ns (of the average process), micro_batches."""
 
 TOKEN_TIMEOUT_S = 10.0
 """For whoever connects to name the secret."""
 
 STOP_TIMEOUT_S = 10.0
-"""For processes to end by themselves, and then again for torchrun to end them."""
+"""For processes to end by themselves."""
 
 
 class TrainerWorld:
-    """A trainer: processes under torchrun on this host, and the commands they take.
+    """A trainer: its processes, and the commands they take.
 
     One command at a time; another waits. Every command raises `TrainerLost`, with the end of the
     log, when the processes are gone or go while it runs.
@@ -43,11 +44,13 @@ class TrainerWorld:
         settings: the trainer's.
         log: file that takes all output of the processes.
         on_span: told what the trainer did, as it happens.
-        gpus: that it may use; None: all.
+        start: starts its processes; by default as children of this one.
+        host: address of this machine to listen on, which rank 0 can reach.
+        token: that rank 0 has to show; by default one that is made for this world.
 
     Attributes:
         lost: set to the `TrainerLost` when the processes end without having been told to.
-        pids: of the processes, by rank; of torchrun: `agent_pid`.
+        pids: of the processes, by rank, on their machines.
         sender: sends exported weights to servers, where the settings hold versions.
     """
 
@@ -57,13 +60,18 @@ class TrainerWorld:
         *,
         log: Path,
         on_span: OnSpan | None = None,
-        gpus: Sequence[int] | None = None,
+        start: StartRanks = start_ranks,
+        host: str = LOOPBACK,
+        token: str | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
         self.on_span = on_span
-        self._gpus = gpus
-        self._process: asyncio.subprocess.Process | None = None
+        self._start_ranks = start
+        self._host = host
+        self._ranks: RankProcesses | None = None
+        self._ending: asyncio.Task[Ending] | None = None
+        self._burial: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
         self._writer: asyncio.StreamWriter | None = None
@@ -71,17 +79,11 @@ class TrainerWorld:
         self._number = 0
         self._busy = asyncio.Lock()
         self._stopping = False
-        self._token = secrets.token_hex(32)
+        self._token = token or secrets.token_hex(32)
         self._dying = ""
         self.lost: asyncio.Future[TrainerLost]
         self.pids: list[int] = []
         self.sender = WorldSender(self._aside, "nccl" if settings.device == "cuda" else "gloo")
-
-    @property
-    def agent_pid(self) -> int:
-        """Process id of torchrun, which leads a session of its own."""
-        assert self._process is not None
-        return self._process.pid
 
     async def start(self, folder: Path) -> None:
         """Start the processes and load a model, or take up a checkpoint.
@@ -97,16 +99,16 @@ class TrainerWorld:
         self.lost = loop.create_future()
         self._connected = loop.create_future()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=LONGEST_LINE_BYTES)
+        server = await asyncio.start_server(self._accept, self._host, 0, limit=PIECE_BYTES)
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 port = server.sockets[0].getsockname()[1]
-                await self._launch(port)
-                assert self._process is not None
-                ended = asyncio.create_task(self._process.wait())
-                waits: list[asyncio.Future[Any]] = [ended, self._connected]
+                contact = Contact(host=self._host, port=port, token=self._token)
+                self._ranks = await self._start_ranks(self._settings, contact, self._log)
+                self._ending = asyncio.create_task(self._ranks.one_ended())
+                self._ending.add_done_callback(self._one_ended)
+                waits: list[asyncio.Future[Any]] = [self._ending, self._connected]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                ended.cancel()
                 if not self._connected.done():
                     raise TrainerLost(self._obituary())
                 reader, self._writer = self._connected.result()
@@ -188,47 +190,35 @@ class TrainerWorld:
     async def stop(self) -> None:
         """End the processes, whatever they do; safe to call again."""
         self._stopping = True
-        process, watching = self._process, self._watching
-        if process is None:
+        ranks, watching = self._ranks, self._watching
+        if ranks is None:
             return
-        if self._writer is not None and process.returncode is None and not self._busy.locked():
+        assert self._ending is not None
+        if self._writer is not None and not self._ending.done() and not self._busy.locked():
             with contextlib.suppress(BackendError, TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await self._ask("stop")
-                    await process.wait()
+                    await ranks.all_ended()
         if self._connected.done():  # which `start` may not have come to see
             self._connected.result()[1].close()  # ends rank 0, also in the middle of a step
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if process.returncode is not None:
-                break
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await process.wait()
+        await ranks.kill()
+        self._ending.cancel()
         if watching is not None and watching is not asyncio.current_task():
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-
-    async def _launch(self, port: int) -> None:
-        with self._log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *command(self._settings),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment(self._settings, port, self._token, self._gpus),
-                start_new_session=True,  # Ctrl-C is for the run
-            )
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Someone connects; only who knows the secret is listened to."""
         known = False
         try:
             async with asyncio.timeout(TOKEN_TIMEOUT_S):
-                token = str(json.loads(await reader.readline()).get("token"))
+                line = await reader.readuntil()
+            token = str(json.loads(line).get("token"))
             known = hmac.compare_digest(token.encode(), self._token.encode())
-        except (OSError, TimeoutError, ValueError, AttributeError, RecursionError):
+        except (
+            *(OSError, TimeoutError, ValueError, AttributeError, RecursionError),
+            *(asyncio.IncompleteReadError, asyncio.LimitOverrunError),
+        ):
             pass
         finally:  # also where the run ends meanwhile
             if known and not self._stopping and not self._connected.done():
@@ -240,7 +230,7 @@ class TrainerWorld:
         """Take answers until the other end is gone."""
         reason = ""
         try:
-            while line := await reader.readline():
+            async for line in lines(reader):
                 self._take(json.loads(line))
         except ConnectionError:
             pass
@@ -249,11 +239,11 @@ class TrainerWorld:
         if self._stopping:
             error = TrainerLost("the trainer was stopped")
         else:
-            assert self._process is not None
+            assert self._ending is not None
             if not reason:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STOP_TIMEOUT_S):  # its last words, for the log
-                        await self._process.wait()
+                        await asyncio.shield(self._ending)
             error = TrainerLost(reason or self._obituary())
             self.lost.set_result(error)
         for answer in self._answers.values():
@@ -262,8 +252,10 @@ class TrainerWorld:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "span" in message:
-            if self.on_span is not None:
-                self.on_span(*message["span"])
+            if self.on_span is not None and self._ranks is not None:
+                activity, version, start_ns, end_ns, *rest = message["span"]
+                ahead_ns = self._ranks.clock_ahead_ns
+                self.on_span(activity, version, start_ns - ahead_ns, end_ns - ahead_ns, *rest)
         elif "pids" in message:
             self.pids = message["pids"]
         elif "dying" in message:
@@ -305,8 +297,16 @@ class TrainerWorld:
         finally:
             del self._answers[number]
 
+    def _one_ended(self, ending: asyncio.Task[Ending]) -> None:
+        """A process is gone: the others wait for it in vain."""
+        if not ending.cancelled() and not self._stopping and self._ranks is not None:
+            self._burial = asyncio.create_task(self._ranks.kill())
+
     def _obituary(self) -> str:
-        assert self._process is not None
-        status = self._process.returncode
-        how = self._dying or ("it is gone" if status is None else f"status {status}")
-        return f"the trainer ended: {how}\n{end_of_log(self._log)}"
+        assert self._ending is not None
+        if not self._ending.done():
+            return f"the trainer ended: {self._dying or 'it is gone'}\n{end_of_log(self._log)}"
+        ending = self._ending.result()
+        # What rank 0 dies of is often only that another died.
+        how = (ending.rank == 0 and self._dying) or f"its rank {ending.rank} {ending.how}"
+        return f"the trainer ended: {how}\n{end_of_log(ending.log)}"

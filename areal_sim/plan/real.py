@@ -13,8 +13,6 @@ REWARD_TIMEOUT_S = 10
 PROBLEMS_FILE = "problems.jsonl"
 MODELS_FOLDER = "models"
 
-LOCAL, EVERYWHERE = "127.0.0.1", "0.0.0.0"
-
 
 def real_tables(question: Question, candidate: Candidate) -> str:
     """What `areal-real train` needs beside the tables it shares with a simulation.
@@ -30,9 +28,7 @@ def real_tables(question: Question, candidate: Candidate) -> str:
     if folder.endswith("config.json"):
         folder = str(Path(folder).parent)
     nodes, _ = question.nodes_of(c.gpus)
-    away = nodes > 1
-    host = EVERYWHERE if away else LOCAL
-    token = '\ntoken_variable = "AREAL_SERVER_TOKEN"' if away else ""
+    listen = "cluster" if nodes > 1 else "loopback"
     running = max(1, -(-c.max_rollouts_in_flight // c.servers))
     baseline = "none" if question.group_size == 1 else "grpo"
     return f"""
@@ -40,6 +36,7 @@ def real_tables(question: Question, candidate: Candidate) -> str:
 # real.task.file with your problems.
 [real]
 device = "cuda"
+listen = "{listen}"
 checkpoint_every_steps = 5
 
 [real.task]
@@ -56,7 +53,6 @@ tensor_parallel = {c.server_tensor_parallel}
 max_running_rollouts = {running}
 static_memory_fraction = {c.static_memory_fraction}
 weight_transfer = {toml_value(question.transport)}
-host = "{host}"{token}
 
 [real.trainer]
 tensor_parallel = {c.tensor_parallel}

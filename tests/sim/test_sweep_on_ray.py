@@ -67,7 +67,7 @@ def environment(folder: Path) -> dict[str, str]:
 def _nodes(environment: dict[str, str]) -> Iterator[Nodes]:
     pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "sim" / "ray_nodes.py")],
+        [sys.executable, str(ROOT / "tests" / "ray_nodes.py")],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

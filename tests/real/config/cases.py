@@ -81,6 +81,5 @@ def machine(**changes: object) -> Machine:
         "packages": {name: v or "1.0" for name, v in (WANTED | WANTED_ON_GPUS).items()},
         "bubblewrap": "bubblewrap 0.8.0",
         "ports": 1000,
-        "variables": frozenset({"AREAL_SERVER_TOKEN"}),
     }
     return Machine(**(facts | changes))  # type: ignore[arg-type]

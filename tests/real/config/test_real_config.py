@@ -38,7 +38,7 @@ def test_a_small_file_and_its_defaults() -> None:
     assert (config.real.device, config.real.seed) == ("cpu", 1)
     assert (config.real.task.name, config.real.task.difficulty) == ("arithmetic", 1)
     assert (config.real.ppo.clip, config.real.ppo.behaviour_weight_cap) == (0.2, 5.0)
-    assert (config.real.server.host, config.real.server.extra_args) == ("127.0.0.1", ())
+    assert (config.real.listen, config.real.server.extra_args) == ("loopback", ())
     assert (config.gpus_needed, config.model_shape(), list(config.missing_files())) == (0, None, [])
 
 
@@ -54,7 +54,7 @@ def test_a_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     changes = [
         *('real.server.extra_args=["--log-level", "info"]', f"real.model.path={path}"),
         *("real.trainer.tensor_parallel=2", "scheduler.routing=least_kv", "limits.eta=inf"),
-        *("real.server.host=0.0.0.0", "real.server.token_variable=TOKEN"),
+        *("real.listen=cluster", "real.server.max_count=3"),
     ]
     config = small(*changes)
     again = parse_config(resolved_toml(config))
@@ -229,9 +229,7 @@ IN_CONTEXT = [
     (["real.task.name=prompts", "real.task.file=a.jsonl"], "needs real.model.path"),
     (["real.warm_start.steps=1", "real.warm_start.batch_sequences=1",
       "real.trainer.data_parallel=2"], "fewer than real.trainer.data_parallel = 2"),
-    (["real.server.host=0.0.0.0"], "can be reached from other machines"),
-    (["real.server.host=gpu-7"], "can be reached from other machines"),
-    (["real.server.host=a b"], "expected an address"),
+    (["real.server.count=3", "real.server.max_count=2"], "less than real.server.count = 3"),
     (['real.server.extra_args=["--tp=2"]'], "--tp is set by real.server.tensor_parallel"),
     (["real.device=cuda", "cluster.gpus_per_node=1"], "the cluster has cluster.nodes"),
     (["real.device=cuda", "real.server.tensor_parallel=3"], "must divide cluster.gpus_per_node"),
@@ -261,21 +259,13 @@ def test_the_task_of_prompts_has_nothing_to_warm_start_with(tmp_path: Path) -> N
     assert 'belongs to the task "arithmetic"' in refused(SMALL, *changes, "real.task.difficulty=2")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1"])
-def test_a_loopback_address_needs_no_token(host: str) -> None:
-    assert small(f"real.server.host={host}").real.server.is_loopback
-
-
-def test_a_secret_is_named_by_a_variable_and_never_shown() -> None:
-    config = small("real.server.host=0.0.0.0", "real.server.token_variable=TOKEN")
-    assert not config.real.server.is_loopback
-    text = SMALL + 'token_variable = "s3cr3t-of-mine"\n'
-    message = refused(text)
-    assert "name of an environment variable" in message
-    assert "s3cr3t" not in message
-    assert "--api-key is set by real.server.token_variable" in refused(
-        SMALL + 'extra_args = ["--api-key", "s3cr3t"]\n'
-    )
+@pytest.mark.parametrize(
+    ("flag", "key"), [("--api-key", "every run makes a token"), ("--host", "real.listen")]
+)
+def test_who_may_reach_a_server_is_not_left_to_flags(flag: str, key: str) -> None:
+    told = refused(SMALL + f'extra_args = ["{flag}", "s3cr3t"]\n')
+    assert f"{flag} is set by " in told
+    assert key in told
 
 
 # ---- the model ----------------------------------------------------------------------------------

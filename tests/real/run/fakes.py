@@ -85,8 +85,9 @@ class MadeUpServer:
     max_running_rollouts = 4
     kv_cache_tokens = 1000
 
-    def __init__(self, world: MadeUpBackend, server_id: int) -> None:
+    def __init__(self, world: MadeUpBackend, server_id: int, *, started: bool = True) -> None:
         self._world = world
+        self._started = started
         self._rng = random.Random(world.rng.random())
         self.server_id = server_id
         self._version = 0
@@ -102,10 +103,10 @@ class MadeUpServer:
     # ---- what a run asks -----------------------------------------------------------------------
 
     def begin(self, executor: RealExecutor, origin_ns: int, since_ns: int, version: int) -> None:
-        assert version == self._version
+        assert version == self._version or not self._started
         self._host = executor
         self._since_ns = since_ns
-        self._alive = True
+        self._alive = self._started
         self._task = asyncio.create_task(self._turns())
 
     async def use(self, version: int) -> None:
@@ -338,6 +339,15 @@ class MadeUpBackend:
 
     async def start_server(self, server_id: int) -> MadeUpServer:
         return MadeUpServer(self, server_id)
+
+    def new_server(self, server_id: int) -> MadeUpServer:
+        return MadeUpServer(self, server_id, started=False)
+
+    async def room_for(self, server_id: int) -> None:
+        await self.turns(200)
+
+    def give_up(self, server_id: int) -> None:
+        pass
 
     def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
         pass

@@ -38,7 +38,9 @@ SCHEDULERS: list[dict[str, Any]] = [
 ]
 
 
-def config_of(scheduler: dict[str, Any], steps: int, servers: int, every: int) -> RealConfig:
+def config_of(
+    scheduler: dict[str, Any], steps: int, servers: int, every: int, joining: int = 0
+) -> RealConfig:
     eta = 0 if scheduler["class"] == "synchronous" else 2
     limits: dict[str, Any] = {"eta": eta, "max_rollouts_in_flight": 12}
     if scheduler["class"] == "bounded_lag":
@@ -55,7 +57,11 @@ def config_of(scheduler: dict[str, Any], steps: int, servers: int, every: int) -
         "scheduler": scheduler,
         "real": {
             "checkpoint_every_steps": every,
-            "server": {"count": servers, "kv_cache_tokens": 1000},
+            "server": {
+                "count": servers,
+                "max_count": servers + joining,
+                "kv_cache_tokens": 1000,
+            },
         },
     }
     text = "".join(
@@ -126,6 +132,7 @@ def check_journal(path: Path, config: RealConfig, steps: int) -> None:
 @given(
     seed=st.integers(0, 10**6),
     servers=st.integers(1, 3),
+    joining=st.integers(0, 2),
     troubles=st.builds(
         Troubles,
         reward_fails=st.sampled_from([0.0, 0.05]),
@@ -139,11 +146,12 @@ def test_whatever_goes_wrong_every_rollout_is_counted_once(
     scheduler: dict[str, Any],
     seed: int,
     servers: int,
+    joining: int,
     troubles: Troubles,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    config = config_of(scheduler, steps=5, servers=servers, every=1)
+    config = config_of(scheduler, steps=5, servers=servers, every=1, joining=joining)
     backend = MadeUpBackend(RunFolder(folder), seed, troubles)
     assert to_the_end(config, folder, backend).steps == 5
     check_journal(folder / "journal.jsonl.gz", config, 5)

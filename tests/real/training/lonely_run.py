@@ -8,31 +8,32 @@ import json
 import sys
 from pathlib import Path
 
+from areal_real.placement.local import LocalRanks, start_ranks
+from areal_real.placement.roles import Contact
 from areal_real.training.settings import TrainerSettings
 from areal_real.training.world import TrainerWorld
 from tests.real.training import small
 
+refused: list[bool] = []
 
-class Watched(TrainerWorld):
-    """A world whose port a stranger tries first."""
 
-    refused = False
-
-    async def _launch(self, port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(json.dumps({"token": "guessed"}).encode() + b"\n")
-        self.refused = await reader.read() == b""
+async def start(settings: TrainerSettings, contact: Contact, log: Path) -> LocalRanks:
+    """Start a trainer's processes, after a stranger has tried the run's port."""
+    for guess in (json.dumps({"token": "guessed"}).encode() + b"\n", b"x" * 2**20, b"{}\n"):
+        reader, writer = await asyncio.open_connection(contact.host, contact.port)
+        writer.write(guess)
+        with contextlib.suppress(ConnectionError):
+            refused.append(await reader.read() == b"")
         writer.close()
-        await super()._launch(port)
+    return await start_ranks(settings, contact, log)
 
 
 async def main(folder: Path) -> None:
     """Start, tell, wait."""
     settings = TrainerSettings(**{**small.ONE_STEP, "data_parallel": 2})
-    world = Watched(settings, log=folder / "log")
+    world = TrainerWorld(settings, log=folder / "log", start=start)
     await world.start(small.write_config(folder / "model"))
-    pids = [*world.pids, world.agent_pid]
-    print(json.dumps({"pids": pids, "refused": world.refused}), flush=True)
+    print(json.dumps({"pids": world.pids, "refused": all(refused)}), flush=True)
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""A trainer's processes: what they are told and answer. Real Megatron-Core and torchrun."""
+"""A trainer's processes: what they are told and answer. Real Megatron-Core."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
     yield used
     used.run(used.world.stop())
     used.runner.close()
-    assert all(gone(pid) for pid in (*used.world.pids, used.world.agent_pid))
+    assert all(gone(pid) for pid in used.world.pids)
     assert not used.world.lost.done(), "a world that is stopped is not lost"
 
 
@@ -222,7 +222,7 @@ def test_a_listener_that_fails_is_no_silence(used: Used) -> None:
             raise ValueError(f"no such activity: {span[0]}")
 
         world = TrainerWorld(SETTINGS, log=used.folder / "log", on_span=refuse)
-        world._process = used.world._process
+        world._ranks, world._ending = used.world._ranks, used.world._ending
         world.lost = asyncio.get_running_loop().create_future()
         channel = asyncio.StreamReader()
         channel.feed_data(b'{"span": ["nap", 1, 2, 3, 0, 0]}\n')

@@ -1,4 +1,4 @@
-"""A trainer's processes: started, given up, killed, abandoned. Real Megatron and torchrun."""
+"""A trainer's processes: started, given up, killed, abandoned. Real Megatron."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from areal_real.errors import TrainerLost
+from areal_real.placement.local import LocalRanks, start_ranks
+from areal_real.placement.roles import Contact
 from areal_real.training.control import PORT_VARIABLE
 from areal_real.training.settings import TrainerSettings
 from areal_real.training.world import TrainerWorld
@@ -33,17 +35,25 @@ class TestStarting:
 
         world = asyncio.run(start())
         assert len(world.pids) == 1
-        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+        assert all(gone(pid) for pid in world.pids)
 
     def test_too_slow(self, tmp_path: Path) -> None:
-        async def start() -> TrainerWorld:
+        pids: list[int] = []
+
+        async def noted(settings: TrainerSettings, contact: Contact, log: Path) -> LocalRanks:
+            ranks = await start_ranks(settings, contact, log)
+            pids.extend(ranks.pids)
+            return ranks
+
+        async def start() -> None:
             settings = TrainerSettings(**{**small.ONE_STEP, "start_timeout_s": 1.0})
-            world = TrainerWorld(settings, log=tmp_path / "log")
+            world = TrainerWorld(settings, log=tmp_path / "log", start=noted)
             with pytest.raises(TrainerLost, match="not ready after 1 s"):
                 await world.start(small.write_config(tmp_path / "model"))
-            return world
 
-        assert gone(asyncio.run(start()).agent_pid)
+        asyncio.run(start())
+        assert len(pids) == 1
+        assert gone(pids[0])
 
     @pytest.mark.parametrize("knows", [False, True])
     def test_who_connects_when_it_is_over_is_not_left_open(
@@ -84,7 +94,7 @@ class TestStarting:
             return world
 
         world = asyncio.run(start())
-        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+        assert all(gone(pid) for pid in world.pids)
 
     def test_processes_that_die_at_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,7 +123,7 @@ class TestEnding:
             os.kill(world.pids[1], signal.SIGKILL)
             with pytest.raises(TrainerLost, match="the trainer ended") as lost:
                 await step
-            assert f"pid: {world.pids[1]}" in str(lost.value), "the log says who died"
+            assert "its rank 1 was killed by signal 9" in str(lost.value)
             assert isinstance(await world.lost, TrainerLost)
             with pytest.raises(TrainerLost):
                 await world.export(tmp_path / "never")
@@ -122,7 +132,7 @@ class TestEnding:
             return world
 
         world = asyncio.run(go())
-        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+        assert all(gone(pid) for pid in world.pids)
 
     def test_stopped_in_the_middle_of_a_step(self, tmp_path: Path) -> None:
         async def go() -> TrainerWorld:
@@ -137,7 +147,7 @@ class TestEnding:
             return world
 
         world = asyncio.run(go())
-        assert all(gone(pid) for pid in (*world.pids, world.agent_pid))
+        assert all(gone(pid) for pid in world.pids)
 
     def test_nobody_without_the_secret_is_heard_and_processes_die_with_the_run(
         self, tmp_path: Path

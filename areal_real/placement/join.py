@@ -1,0 +1,137 @@
+"""Joining a Ray cluster for the length of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from areal_real.config import RealConfig
+from areal_real.folder import RunFolder
+from areal_real.placement.on_ray import RayPlacement
+from areal_real.placement.roles import Note
+from areal_sched.errors import ConfigError
+
+CONNECT_S = 5.0
+"""The head of a cluster may take so long to accept a connection."""
+
+STORE_BYTES = 100 * 2**20
+"""Object store of a Ray of our own: nothing large goes through it, and Ray wants 75 MiB."""
+
+_OWN = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Without it Ray warns that one day it will leave CUDA_VISIBLE_DEVICES alone.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+class OnRay:
+    """Places a run on a Ray cluster; a `areal_real.session.Placed`.
+
+    Args:
+        address: ``HOST:PORT`` of the cluster's head, or ``auto``. This machine has to be one of its
+            nodes. None: what ``RAY_ADDRESS`` says, and without that a Ray of our own, which ends
+            with the run.
+        note: told where the run waits for room.
+    """
+
+    def __init__(self, address: str | None, note: Note) -> None:
+        self._address = address
+        self._note = note
+
+    @contextlib.contextmanager
+    def __call__(self, config: RealConfig, folder: RunFolder) -> Iterator[RayPlacement]:
+        """For this run.
+
+        Raises:
+            ConfigError: no cluster, or it does not fit the configuration.
+        """
+        with joined(self._address, config) as ray:
+            _check(ray, config)
+            placement = RayPlacement(config, folder, self._note)
+            try:
+                yield placement
+            finally:
+                placement.close()
+
+
+@contextlib.contextmanager
+def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
+    """This process as a driver of a cluster.
+
+    Raises:
+        ConfigError: there is none, or it cannot be joined.
+    """
+    try:
+        import ray
+    except ImportError as exc:
+        raise ConfigError(
+            f"--engine ray: Ray cannot be imported ({exc}): pip install 'areal-lab[ray]', on every"
+            " node"
+        ) from None
+    given = f"--address {address}"
+    if address is None:
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        given = "a Ray of our own" if address == "local" else f"RAY_ADDRESS={address}"
+    with contextlib.ExitStack() as stack:
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            folder = tempfile.TemporaryDirectory(prefix="areal-", ignore_cleanup_errors=True)
+            settings |= {
+                "include_dashboard": False,
+                "object_store_memory": STORE_BYTES,
+                "_temp_dir": stack.enter_context(folder),
+            }
+            if config.real.device == "cpu":
+                # As without Ray: processes share the cores there are.
+                settings["num_cpus"] = _threads(config)
+        elif address != "auto":
+            _knock(address, given)
+        for name, value in _OWN.items():
+            os.environ.setdefault(name, value)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what matters of them comes as an error
+                ray.init(address=address, **settings)
+        except (OSError, RuntimeError, ValueError) as exc:
+            lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+            told = " ".join(lines[:2])
+            raise ConfigError(f"{given}: {told} (with Ray {ray.__version__})") from None
+        stack.callback(ray.shutdown)
+        yield ray
+
+
+def _threads(config: RealConfig) -> int:
+    server, trainer = config.real.server, config.real.trainer
+    servers = server.most * server.tensor_parallel * server.threads
+    return servers + trainer.world_size * trainer.threads
+
+
+def _knock(address: str, given: str) -> None:
+    """Make sure that something listens there: Ray would try for long."""
+    host, _, port = address.rpartition(":")
+    if "://" in address:
+        raise ConfigError(
+            f"{given}: a run has to be on a node of its cluster; HOST:PORT of the head is expected"
+        )
+    if not host or not port.isdigit():
+        raise ConfigError(f"{given}: expected HOST:PORT of the cluster's head, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as exc:
+        raise ConfigError(f"{given}: cannot be reached: {exc}") from None
+
+
+def _check(ray: Any, config: RealConfig) -> None:
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(addresses) > 1 and config.real.listen == "loopback":
+        raise ConfigError(
+            f'real.listen = "loopback": the cluster has nodes at {len(addresses)} addresses'
+            f" ({', '.join(sorted(addresses)[:3])}, ...), which could not reach each other;"
+            ' "cluster" lets servers and trainer listen there, and every request shows a token'
+        )

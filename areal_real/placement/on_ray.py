@@ -1,0 +1,405 @@
+"""Processes of a run as actors of a Ray cluster.
+
+Every server is in a placement group of its own, and all processes of a trainer are in one, as close
+together as there is room. A lost node takes its actors with it; Ray finds the placement group
+another place when there is one, and the run starts the process again there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections import deque
+from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from areal_real.config import RealConfig
+from areal_real.errors import BackendError
+from areal_real.folder import RunFolder
+from areal_real.placement.node_side import (
+    NodeActor,
+    RankActor,
+    ServerActor,
+    Site,
+    boot_id,
+    source_sha256,
+)
+from areal_real.placement.roles import (
+    LOOPBACK,
+    Contact,
+    Ending,
+    Note,
+    StartRanks,
+    StartServer,
+    first_to_blame,
+    rank_log,
+)
+from areal_real.serving.errors import ServerStartFailed
+from areal_real.serving.options import ServerOptions
+from areal_real.training.settings import TrainerSettings
+
+LOOK_S = 0.2
+"""How often an actor is asked after its process, and a placement group after its state."""
+
+ANSWER_S = 30.0
+"""An actor that does not answer for so long is taken for lost."""
+
+END_S = 10.0
+"""An actor may take so long to end its process in good order."""
+
+TELL_AFTER_S = 5.0
+"""Whoever waits for room so long is told of it."""
+
+_CLOCK_TRIES = 5
+
+Resources = Mapping[str, float]
+
+
+class RayServer:
+    """A server that an actor holds; a `areal_real.placement.roles.ServerHandle`."""
+
+    def __init__(self, actor: Any, told: Mapping[str, Any], clock_ahead_ns: int) -> None:
+        self._actor = actor
+        self.url: str = told["url"]
+        self.pid: int = told["pid"]
+        self.node: str = told["node"]
+        self.ending = "is running"
+        self._ahead_ns = clock_ahead_ns
+        self.received: deque[tuple[int, bytes, bytes]] = deque()
+        self._watching: asyncio.Task[None] | None = asyncio.create_task(self._watch())
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, as far as is known."""
+        return self._watching is not None and not self._watching.done()
+
+    def listen(self) -> RayServer:
+        """Hear of its engine's steps."""
+        return self
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.received.clear()
+
+    async def _watch(self) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(ANSWER_S):
+                    ending, told = await self._actor.look.remote()
+                self.received += ((at - self._ahead_ns, *rest) for at, *rest in told)
+                if ending is not None:
+                    self.ending = ending
+                    return
+                await asyncio.sleep(LOOK_S)
+        except Exception as exc:
+            self.ending = f"was lost with its actor on {self.node} ({_words(exc)})"
+
+    async def stop(self) -> None:
+        """End it in good order; may be called again."""
+        await self._end("stop")
+
+    async def bury(self) -> None:
+        """End it at once; may be called again."""
+        await self._end("kill")
+
+    async def _end(self, how: str) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+            await end_actor(self._actor, how)
+
+
+class RayRanks:
+    """A trainer's processes, an actor each; a `areal_real.placement.roles.RankProcesses`."""
+
+    def __init__(self, actors: Sequence[Any], logs: Sequence[Path], group: Any) -> None:
+        self._actors = actors
+        self._logs = logs
+        self._group = group
+        self._ends: list[asyncio.Task[str]] = []
+        self.clock_ahead_ns = 0
+
+    async def start(self, settings: TrainerSettings, contact: Contact) -> None:
+        """Start the processes."""
+        self.clock_ahead_ns = await clock_ahead_ns(self._actors[0])
+        store = await self._actors[0].meet.remote()
+        starts = [
+            actor.start.remote(settings, contact, rank, store, log)
+            for rank, (actor, log) in enumerate(zip(self._actors, self._logs, strict=True))
+        ]
+        await asyncio.gather(*map(_answer, starts))
+        self._ends = [asyncio.create_task(self._wait(actor)) for actor in self._actors]
+
+    async def _wait(self, actor: Any) -> str:
+        """How a process has ended, when it has."""
+        try:
+            while True:
+                async with asyncio.timeout(ANSWER_S):
+                    status = await actor.look.remote()
+                if status is not None:
+                    if status < 0:
+                        return f"was killed by signal {-status}"
+                    return f"exited with status {status}"
+                await asyncio.sleep(LOOK_S)
+        except Exception as exc:
+            # "signal" makes it the first to blame: the others die of its loss.
+            return f"was lost with its actor, as by a signal ({_words(exc)})"
+
+    async def one_ended(self) -> Ending:
+        """Wait until a process has ended; returns the first that did."""
+        await asyncio.wait(self._ends, return_when=asyncio.FIRST_COMPLETED)
+        return first_to_blame(
+            [
+                Ending(rank=rank, how=end.result(), log=log)
+                for rank, (end, log) in enumerate(zip(self._ends, self._logs, strict=True))
+                if end.done()
+            ]
+        )
+
+    async def all_ended(self) -> None:
+        """Wait until none is left."""
+        await asyncio.wait(self._ends)
+
+    async def kill(self) -> None:
+        """End all at once; returns when they are gone. May be called again."""
+        actors, self._actors = self._actors, ()
+        await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
+        if self._group is not None:
+            group, self._group = self._group, None
+            _remove(group)
+        if self._ends:
+            await asyncio.wait(self._ends, timeout=END_S)
+
+
+class RayPlacement:
+    """Servers and trainer on the nodes of a cluster; a `areal_real.placement.roles.Placement`.
+
+    Args:
+        config: the run's.
+        folder: its directory, on a file system that all nodes share.
+        note: told where the run waits for room.
+
+    Raises:
+        ConfigError: processes would listen on loopback, and the cluster has several machines.
+    """
+
+    def __init__(self, config: RealConfig, folder: RunFolder, note: Note) -> None:
+        import ray
+
+        self._config = config
+        cluster = config.real.listen == "cluster"
+        self.address = str(ray.util.get_node_ip_address()) if cluster else LOOPBACK
+        self._site = Site(folder=folder.path.resolve(), sha256=source_sha256(), cluster=cluster)
+        self._note = note
+        self._groups: dict[int, Any] = {}
+
+    def server(self, server_id: int) -> StartServer:
+        """How this server is started."""
+        return functools.partial(self._start_server, server_id)
+
+    def trainer(self) -> StartRanks:
+        """How the trainer is started."""
+        return self._start_ranks
+
+    async def room_for(self, server_id: int) -> None:
+        """Return when there is room for one more server."""
+        await self._made(self._group_of(server_id), f"server {server_id}", None)
+
+    def release(self, server_id: int) -> None:
+        """This server is not started again."""
+        if (group := self._groups.pop(server_id, None)) is not None:
+            _remove(group)
+
+    def close(self) -> None:
+        """Give all room back."""
+        for server_id in list(self._groups):
+            self.release(server_id)
+
+    # ---- servers -------------------------------------------------------------------------------
+
+    async def _start_server(
+        self, server_id: int, options: ServerOptions, model: Path, *, weight_version: int, log: Path
+    ) -> RayServer:
+        what, patience_s = f"server {server_id}", options.start_timeout_s
+        actor = None
+        try:
+            group = self._group_of(server_id)
+            await self._made(group, what, patience_s)
+            actor = _actor(ServerActor, self._site, group, 0, self._server_resources())
+            ahead_ns = await clock_ahead_ns(actor)
+            # Absolute paths: the working folder of an actor is its own.
+            start = actor.start.remote(options, model.resolve(), weight_version, log.resolve())
+            async with asyncio.timeout(patience_s + END_S):
+                told = await _answer(start)
+        except BaseException as exc:
+            if actor is not None:
+                await end_actor(actor, "kill")
+            if isinstance(exc, BackendError | TimeoutError):
+                raise ServerStartFailed(
+                    f"{what}: {str(exc) or 'no answer from its actor'}"
+                ) from exc
+            raise
+        return RayServer(actor, told, ahead_ns)
+
+    def _group_of(self, server_id: int) -> Any:
+        if server_id not in self._groups:
+            self._groups[server_id] = _group([self._server_resources()], f"server-{server_id}")
+        return self._groups[server_id]
+
+    def _server_resources(self) -> Resources:
+        server = self._config.real.server
+        return self._resources(server.tensor_parallel, server.threads)
+
+    def _resources(self, processes: int, threads: int) -> Resources:
+        found = {"CPU": float(processes * threads)}
+        if self._config.real.device == "cuda":
+            found["GPU"] = float(processes)
+        return found
+
+    # ---- trainer -------------------------------------------------------------------------------
+
+    async def _start_ranks(
+        self, settings: TrainerSettings, contact: Contact, log: Path
+    ) -> RayRanks:
+        each = self._resources(1, settings.threads)
+        count = settings.processes
+        group = _group([each] * count, "trainer")
+        actors: list[Any] = []
+        logs = [rank_log(log.resolve(), rank) for rank in range(count)]
+        try:
+            await self._made(group, "the trainer", settings.start_timeout_s)
+            actors += [_actor(RankActor, self._site, group, rank, each) for rank in range(count)]
+            ranks = RayRanks(actors, logs, group)
+            await ranks.start(settings, contact)
+        except BaseException:
+            await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
+            _remove(group)
+            raise
+        return ranks
+
+    async def _made(self, group: Any, what: str, patience_s: float | None) -> None:
+        """Wait until a placement group has its place.
+
+        Raises:
+            BackendError: it has none in time.
+        """
+        from ray.util import placement_group_table
+
+        since_s, told = time.monotonic(), patience_s is None
+        while True:
+            table = await asyncio.to_thread(placement_group_table, group)
+            if table.get("state") == "CREATED":
+                return
+            waited_s = time.monotonic() - since_s
+            if waited_s > TELL_AFTER_S and not told:
+                told = True
+                self._note(f"{what} waits for room: {self._lack(group)}")
+            if patience_s is not None and waited_s > patience_s:
+                raise BackendError(f"no room for {what}: {self._lack(group)}")
+            await asyncio.sleep(LOOK_S)
+
+    def _lack(self, group: Any) -> str:
+        """What a placement group asks for, and what the cluster has."""
+        import ray
+
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        has, free = ray.cluster_resources(), ray.available_resources()
+        counts = ", ".join(
+            f"{free.get(name, 0):g} of {has.get(name, 0):g} {name} free" for name in ("CPU", "GPU")
+        )
+        asked = " and ".join(
+            f"{sum(bundle.get(name, 0) for bundle in group.bundle_specs):g} {name}"
+            for name in ("CPU", "GPU")
+            if any(bundle.get(name) for bundle in group.bundle_specs)
+        )
+        return f"it asks for {asked}; the cluster has {len(nodes)} nodes, {counts}"
+
+
+# ---- helpers ---------------------------------------------------------------------------------
+
+
+def _group(bundles: Sequence[Resources], name: str) -> Any:
+    from ray.util import placement_group
+
+    return placement_group([dict(x) for x in bundles], strategy="PACK", name=name)
+
+
+def _remove(group: Any) -> None:
+    from ray.util import remove_placement_group
+
+    with contextlib.suppress(Exception):  # gone with its cluster, or already
+        remove_placement_group(group)
+
+
+def _actor(kind: type[NodeActor], site: Site, group: Any, bundle: int, resources: Resources) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+    return (
+        ray.remote(kind)
+        .options(
+            num_cpus=resources["CPU"],
+            num_gpus=resources.get("GPU", 0),
+            scheduling_strategy=strategy,
+            max_restarts=0,  # the run decides what becomes of a lost process
+        )
+        .remote(site)
+    )
+
+
+async def _answer(reference: Awaitable[Any]) -> Any:
+    """What an actor answers.
+
+    Raises:
+        BackendError: as the actor raised it, or it is lost.
+    """
+    import ray
+
+    try:
+        return await reference
+    except ray.exceptions.RayTaskError as exc:
+        if isinstance(exc.cause, BackendError):
+            raise exc.cause from None
+        raise BackendError(_words(exc)) from exc
+    except ray.exceptions.RayError as exc:
+        raise BackendError(_words(exc)) from exc
+
+
+async def clock_ahead_ns(actor: Any) -> int:
+    """How far an actor's monotonic clock is ahead of ours, by the quickest of some answers."""
+    best: tuple[int, int] | None = None
+    for _ in range(_CLOCK_TRIES):
+        asked_ns = time.monotonic_ns()
+        boot, there_ns = await _answer(actor.clock.remote())
+        answered_ns = time.monotonic_ns()
+        if boot == boot_id():
+            return 0
+        took_ns = answered_ns - asked_ns
+        if best is None or took_ns < best[0]:
+            best = took_ns, there_ns - (asked_ns + answered_ns) // 2
+    assert best is not None
+    return best[1]
+
+
+async def end_actor(actor: Any, how: str) -> None:
+    """Let an actor end its process, then end the actor, whatever state it is in."""
+    import ray
+
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(END_S):
+            await getattr(actor, how).remote()
+    with contextlib.suppress(Exception):
+        ray.kill(actor)
+
+
+def _words(exc: BaseException) -> str:
+    """The first line of an error that says something, with its name."""
+    cause = getattr(exc, "cause", None)
+    if isinstance(cause, BaseException):
+        exc = cause
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return f"{type(exc).__name__}: {lines[0]}"[:300] if lines else type(exc).__name__
