@@ -8,25 +8,27 @@ another place when there is one, and the run starts the process again there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from areal_real.config import RealConfig
 from areal_real.errors import BackendError
 from areal_real.folder import RunFolder
-from areal_real.placement.node_side import (
-    NodeActor,
-    RankActor,
-    ServerActor,
-    Site,
-    boot_id,
-    source_sha256,
+from areal_real.placement.actors import (
+    Resources,
+    answer,
+    clock_ahead_ns,
+    end_actor,
+    new_actor,
+    new_group,
+    remove_group,
+    words,
 )
+from areal_real.placement.node_side import RankActor, ServerActor, Site, source_sha256
 from areal_real.placement.roles import (
     LOOPBACK,
     Contact,
@@ -47,15 +49,11 @@ LOOK_S = 0.2
 ANSWER_S = 30.0
 """An actor that does not answer for so long is taken for lost."""
 
-END_S = 10.0
-"""An actor may take so long to end its process in good order."""
-
 TELL_AFTER_S = 5.0
 """Whoever waits for room so long is told of it."""
 
-_CLOCK_TRIES = 5
-
-Resources = Mapping[str, float]
+END_S = 10.0
+"""What is ended may take so long to be gone."""
 
 
 class RayServer:
@@ -95,7 +93,7 @@ class RayServer:
                     return
                 await asyncio.sleep(LOOK_S)
         except Exception as exc:
-            self.ending = f"was lost with its actor on {self.node} ({_words(exc)})"
+            self.ending = f"was lost with its actor on {self.node} ({words(exc)})"
 
     async def stop(self) -> None:
         """End it in good order; may be called again."""
@@ -130,7 +128,7 @@ class RayRanks:
             actor.start.remote(settings, contact, rank, store, log)
             for rank, (actor, log) in enumerate(zip(self._actors, self._logs, strict=True))
         ]
-        await asyncio.gather(*map(_answer, starts))
+        await asyncio.gather(*map(answer, starts))
         self._ends = [asyncio.create_task(self._wait(actor)) for actor in self._actors]
 
     async def _wait(self, actor: Any) -> str:
@@ -146,7 +144,7 @@ class RayRanks:
                 await asyncio.sleep(LOOK_S)
         except Exception as exc:
             # "signal" makes it the first to blame: the others die of its loss.
-            return f"was lost with its actor, as by a signal ({_words(exc)})"
+            return f"was lost with its actor, as by a signal ({words(exc)})"
 
     async def one_ended(self) -> Ending:
         """Wait until a process has ended; returns the first that did."""
@@ -169,7 +167,7 @@ class RayRanks:
         await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
         if self._group is not None:
             group, self._group = self._group, None
-            _remove(group)
+            remove_group(group)
         if self._ends:
             await asyncio.wait(self._ends, timeout=END_S)
 
@@ -211,7 +209,7 @@ class RayPlacement:
     def release(self, server_id: int) -> None:
         """This server is not started again."""
         if (group := self._groups.pop(server_id, None)) is not None:
-            _remove(group)
+            remove_group(group)
 
     def close(self) -> None:
         """Give all room back."""
@@ -228,12 +226,12 @@ class RayPlacement:
         try:
             group = self._group_of(server_id)
             await self._made(group, what, patience_s)
-            actor = _actor(ServerActor, self._site, group, 0, self._server_resources())
+            actor = new_actor(ServerActor, self._site, group, 0, self._server_resources())
             ahead_ns = await clock_ahead_ns(actor)
             # Absolute paths: the working folder of an actor is its own.
             start = actor.start.remote(options, model.resolve(), weight_version, log.resolve())
             async with asyncio.timeout(patience_s + END_S):
-                told = await _answer(start)
+                told = await answer(start)
         except BaseException as exc:
             if actor is not None:
                 await end_actor(actor, "kill")
@@ -246,7 +244,7 @@ class RayPlacement:
 
     def _group_of(self, server_id: int) -> Any:
         if server_id not in self._groups:
-            self._groups[server_id] = _group([self._server_resources()], f"server-{server_id}")
+            self._groups[server_id] = new_group([self._server_resources()], f"server-{server_id}")
         return self._groups[server_id]
 
     def _server_resources(self) -> Resources:
@@ -266,17 +264,17 @@ class RayPlacement:
     ) -> RayRanks:
         each = self._resources(1, settings.threads)
         count = settings.processes
-        group = _group([each] * count, "trainer")
+        group = new_group([each] * count, "trainer")
         actors: list[Any] = []
         logs = [rank_log(log.resolve(), rank) for rank in range(count)]
         try:
             await self._made(group, "the trainer", settings.start_timeout_s)
-            actors += [_actor(RankActor, self._site, group, rank, each) for rank in range(count)]
+            actors += [new_actor(RankActor, self._site, group, rank, each) for rank in range(count)]
             ranks = RayRanks(actors, logs, group)
             await ranks.start(settings, contact)
         except BaseException:
             await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
-            _remove(group)
+            remove_group(group)
             raise
         return ranks
 
@@ -316,90 +314,3 @@ class RayPlacement:
             if any(bundle.get(name) for bundle in group.bundle_specs)
         )
         return f"it asks for {asked}; the cluster has {len(nodes)} nodes, {counts}"
-
-
-# ---- helpers ---------------------------------------------------------------------------------
-
-
-def _group(bundles: Sequence[Resources], name: str) -> Any:
-    from ray.util import placement_group
-
-    return placement_group([dict(x) for x in bundles], strategy="PACK", name=name)
-
-
-def _remove(group: Any) -> None:
-    from ray.util import remove_placement_group
-
-    with contextlib.suppress(Exception):  # gone with its cluster, or already
-        remove_placement_group(group)
-
-
-def _actor(kind: type[NodeActor], site: Site, group: Any, bundle: int, resources: Resources) -> Any:
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-    return (
-        ray.remote(kind)
-        .options(
-            num_cpus=resources["CPU"],
-            num_gpus=resources.get("GPU", 0),
-            scheduling_strategy=strategy,
-            max_restarts=0,  # the run decides what becomes of a lost process
-        )
-        .remote(site)
-    )
-
-
-async def _answer(reference: Awaitable[Any]) -> Any:
-    """What an actor answers.
-
-    Raises:
-        BackendError: as the actor raised it, or it is lost.
-    """
-    import ray
-
-    try:
-        return await reference
-    except ray.exceptions.RayTaskError as exc:
-        if isinstance(exc.cause, BackendError):
-            raise exc.cause from None
-        raise BackendError(_words(exc)) from exc
-    except ray.exceptions.RayError as exc:
-        raise BackendError(_words(exc)) from exc
-
-
-async def clock_ahead_ns(actor: Any) -> int:
-    """How far an actor's monotonic clock is ahead of ours, by the quickest of some answers."""
-    best: tuple[int, int] | None = None
-    for _ in range(_CLOCK_TRIES):
-        asked_ns = time.monotonic_ns()
-        boot, there_ns = await _answer(actor.clock.remote())
-        answered_ns = time.monotonic_ns()
-        if boot == boot_id():
-            return 0
-        took_ns = answered_ns - asked_ns
-        if best is None or took_ns < best[0]:
-            best = took_ns, there_ns - (asked_ns + answered_ns) // 2
-    assert best is not None
-    return best[1]
-
-
-async def end_actor(actor: Any, how: str) -> None:
-    """Let an actor end its process, then end the actor, whatever state it is in."""
-    import ray
-
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(END_S):
-            await getattr(actor, how).remote()
-    with contextlib.suppress(Exception):
-        ray.kill(actor)
-
-
-def _words(exc: BaseException) -> str:
-    """The first line of an error that says something, with its name."""
-    cause = getattr(exc, "cause", None)
-    if isinstance(cause, BaseException):
-        exc = cause
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return f"{type(exc).__name__}: {lines[0]}"[:300] if lines else type(exc).__name__
