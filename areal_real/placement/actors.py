@@ -21,12 +21,14 @@ Resources = Mapping[str, float]
 
 
 def new_group(bundles: Sequence[Resources], name: str) -> Any:
+    """Ask for room: a bundle of resources for each process, on as few nodes as possible."""
     from ray.util import placement_group
 
     return placement_group([dict(x) for x in bundles], strategy="PACK", name=name)
 
 
 def remove_group(group: Any) -> None:
+    """Give room back, with whatever still runs in it."""
     from ray.util import remove_placement_group
 
     with contextlib.suppress(Exception):  # gone with its cluster, or already
@@ -36,6 +38,7 @@ def remove_group(group: Any) -> None:
 def new_actor(
     kind: type[NodeActor], site: Site, group: Any, bundle: int, resources: Resources
 ) -> Any:
+    """Start an actor in a bundle of a placement group; it may take its time."""
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
