@@ -90,6 +90,10 @@ class HostedServer:
         self._begun = True
         self.server.begin(origin_ns, since_ns, version)
 
+    def lose(self, reason: str) -> None:
+        """Give it up: what it has is reported, and then that it is lost."""
+        self.server.lose(reason)
+
     def end(self, end_ns: int) -> None:
         """The run ends: tell the span in progress, and then nothing more."""
         self.server.close_spans(end_ns)
@@ -290,6 +294,10 @@ class RealBackend:
     def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
         """Where the trainer's spans go from now on."""
         self._tiler = tiler
+
+    def on_crowded(self, make_room: Callable[[], None]) -> None:
+        """Call this where the trainer finds no room: the run may give up a server for it."""
+        self._placement.on_crowded(make_room)
 
     def start_rewards(self) -> RewardPool:
         """The reward workers."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from areal_real.checkpoints import Checkpoints
 from areal_real.errors import BackendError, TrainerLost
@@ -172,10 +172,19 @@ class TrainerDriver:
         self._on_step = on_step
         self._warn = warn
         self._restarts = 0
-        self.stopping = False
+        self._stop = asyncio.Event()
         self.on_idle: Callable[[], None] = lambda: None
         self.idle = asyncio.Event()
         self.idle.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run ends with the step in progress."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """End with the step in progress; a trainer that is just coming up is not waited for."""
+        self._stop.set()
 
     def start(self, version: int, rollouts: Sequence[Rollout]) -> None:
         """Begin a step."""
@@ -247,9 +256,24 @@ class TrainerDriver:
             return None
         if newest is None or newest.version != version - 1:
             raise NoCheckpoint(f"there is no checkpoint of step {version - 1}")
-        self.world = await self._start_world(newest.trainer)
+        world = await self._started_unless_stopped(newest.trainer)
+        if world is None:
+            return None
+        self.world = world
         self._tiler.between = "idle"
         return version - 1
+
+    async def _started_unless_stopped(self, checkpoint: Path) -> World | None:
+        starting = asyncio.ensure_future(self._start_world(checkpoint))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        waits: set[asyncio.Future[Any]] = {starting, stopped}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return starting.result() if starting.done() else None
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     def _sample(self, rollout: Rollout) -> Sample:
         answer = self._executor.store.answer(rollout.rollout_id)

@@ -33,6 +33,9 @@ from areal_sched.journal import JournalWriter
 from areal_sched.measurements import Measurement
 from areal_sched.records import Rollout
 
+GROW_S = 1.0
+"""How often it is looked whether a server is wanted."""
+
 LAST_LOADS_S = 60.0
 """At its end a run waits so long for weights that are still being sent to a server."""
 
@@ -85,6 +88,7 @@ class Live:
         self._servers = list(servers)
         self._server_restarts = 0
         self._restarting: set[int | None] = set()  # versions that servers start with just now
+        self._retired: set[int] = set()  # that may join again
         self._settled: list[tuple[int, int]] = []
         self._feed = ProblemFeed(
             setting.task,
@@ -139,6 +143,7 @@ class Live:
         )
         self._executor.learner = self._learner
         self._executor.on_server_lost = self._on_server_lost
+        setting.backend.on_crowded(self._make_room)
         self._learner.on_idle = self._look_for_end
         self._past = past
         self._origin_ns = origin_ns
@@ -201,7 +206,7 @@ class Live:
 
     async def _stop_early(self) -> None:
         """End between two steps, with a checkpoint."""
-        self._learner.stopping = True
+        self._learner.stop()
         state = self.controller.state
         if not self._learner.idle.is_set():
             self._watcher.note("stopping when this training step is done; Ctrl-C again: at once")
@@ -292,6 +297,8 @@ class Live:
         )
 
     def _on_server_lost(self, server_id: ServerId, reason: str) -> None:
+        if server_id in self._retired:
+            return
         self._watcher.note(f"server {server_id} was lost: {reason}")
         self._server_restarts += 1
         if self._server_restarts > MOST_SERVER_RESTARTS:
@@ -304,22 +311,43 @@ class Live:
 
     async def _grow(self) -> None:
         """Take in a server wherever there is room for one more, as when a node has joined."""
-        most = self._config.real.server.most
-        while len(self._servers) < most:
-            number = len(self._servers)
+        state = self.controller.state
+        while True:
+            await asyncio.sleep(GROW_S)
+            if not (state.trainer_ready or state.in_step):
+                continue  # the trainer may need that room itself
+            if self._retired:
+                number = min(self._retired)
+            elif len(self._servers) < self._config.real.server.most:
+                number = len(self._servers)
+            else:
+                continue
             await self._backend.room_for(number)
             self._watcher.note(f"there is room for one more server, {number}: starting it")
-            server = self._backend.new_server(number)
-            since_ns = self._past.server_spans_ns.get(number, self._clock_ns())
-            server.begin(
-                self._executor,
-                self._origin_ns,
-                since_ns,
-                int(self.controller.state.weight_version),
-            )
-            self._servers.append(server)
-            self._executor.servers[ServerId(number)] = server
+            if number in self._retired:
+                self._retired.remove(number)
+            else:
+                self._add(number, self._backend.new_server(number))
             await self._restart(ServerId(number), "has joined")
+
+    def _add(self, number: int, server: RunningServer) -> None:
+        """One more server, which is down."""
+        since_ns = self._past.server_spans_ns.get(number, self._clock_ns())
+        version = int(self.controller.state.weight_version)
+        server.begin(self._executor, self._origin_ns, since_ns, version)
+        self._servers.append(server)
+        self._executor.servers[ServerId(number)] = server
+
+    def _make_room(self) -> None:
+        """The trainer finds no room: a server that joined later gives it up."""
+        first = self._config.real.server.count
+        up = [x for x in self.controller.state.servers if x >= first]
+        if up:
+            number = max(up)
+            self._watcher.note(f"server {number} makes room for the trainer")
+            self._retired.add(int(number))
+            self._servers[number].lose("it was given up")
+            self._backend.give_up(number)
 
     async def _restart(self, server_id: ServerId, told: str = "is back") -> None:
         server = self._servers[server_id]

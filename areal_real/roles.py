@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,9 @@ class RunningServer(InferenceServer, Protocol):
     async def restart(self, version: int) -> None:
         """Start again after a loss, with these weights."""
 
+    def lose(self, reason: str) -> None:
+        """Give it up: what it has is reported, and then that it is lost."""
+
     def end(self, end_ns: int) -> None:
         """The run ends at this time on its clock: tell the span in progress, nothing after it."""
 
@@ -70,6 +73,9 @@ class Backend(Protocol):
 
     def give_up(self, server_id: int) -> None:
         """A server is not started again: what is held for it is free."""
+
+    def on_crowded(self, make_room: Callable[[], None]) -> None:
+        """Call this where the trainer finds no room: the run may give up a server for it."""
 
     def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
         """Where the trainer's spans go from now on."""

@@ -103,6 +103,11 @@ def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
             told = " ".join(lines[:2])
             raise ConfigError(f"{given}: {told} (with Ray {ray.__version__})") from None
         stack.callback(ray.shutdown)
+        # Ray would print on our terminal what became of lost nodes, line after line. There is no
+        # public switch; without this one, which its debugger uses, there would be noise and
+        # nothing worse.
+        if hasattr(ray._private.worker, "_worker_logs_enabled"):
+            ray._private.worker._worker_logs_enabled = False
         yield ray
 
 

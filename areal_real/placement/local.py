@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from areal_real.errors import BackendError
@@ -18,6 +18,7 @@ from areal_real.placement.roles import (
     StartRanks,
     StartServer,
     first_to_blame,
+    how_it_ended,
     rank_log,
 )
 from areal_real.serving.launch import start_server
@@ -62,7 +63,12 @@ class LocalRanks:
         await asyncio.wait(self._ends, return_when=asyncio.FIRST_COMPLETED)
         return first_to_blame(
             [
-                Ending(rank=rank, how=_how(process.returncode), log=log)
+                Ending(
+                    rank=rank,
+                    killed=process.returncode < 0,
+                    how=how_it_ended(process.returncode),
+                    log=log,
+                )
                 for rank, (process, log) in enumerate(zip(self._processes, self._logs, strict=True))
                 if process.returncode is not None
             ]
@@ -154,11 +160,8 @@ class LocalPlacement:
     def release(self, server_id: int) -> None:
         """Nothing is held for a server that does not run."""
 
-
-def _how(status: int | None) -> str:
-    """The end of a process, for messages."""
-    assert status is not None
-    return f"exited with status {status}" if status >= 0 else f"was killed by signal {-status}"
+    def on_crowded(self, make_room: Callable[[], None]) -> None:
+        """Never: on one machine processes share what there is."""
 
 
 def _gpus(first: int, count: int) -> Sequence[int] | None:

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from areal_real.placement.actors import (
     new_actor,
     new_group,
     remove_group,
-    words,
 )
 from areal_real.placement.node_side import RankActor, ServerActor, Site, source_sha256
 from areal_real.placement.roles import (
@@ -37,11 +36,15 @@ from areal_real.placement.roles import (
     StartRanks,
     StartServer,
     first_to_blame,
+    how_it_ended,
     rank_log,
 )
 from areal_real.serving.errors import ServerStartFailed
 from areal_real.serving.options import ServerOptions
 from areal_real.training.settings import TrainerSettings
+
+TRAINER = "the trainer"
+"""For messages."""
 
 LOOK_S = 0.2
 """How often an actor is asked after its process, and a placement group after its state."""
@@ -93,7 +96,7 @@ class RayServer:
                     return
                 await asyncio.sleep(LOOK_S)
         except Exception as exc:
-            self.ending = f"was lost with its actor on {self.node} ({words(exc)})"
+            self.ending = f"was lost with its actor on {self.node} ({type(exc).__name__})"
 
     async def stop(self) -> None:
         """End it in good order; may be called again."""
@@ -117,7 +120,7 @@ class RayRanks:
         self._actors = actors
         self._logs = logs
         self._group = group
-        self._ends: list[asyncio.Task[str]] = []
+        self._ends: list[asyncio.Task[tuple[bool, str]]] = []
         self.clock_ahead_ns = 0
 
     async def start(self, settings: TrainerSettings, contact: Contact) -> None:
@@ -131,27 +134,24 @@ class RayRanks:
         await asyncio.gather(*map(answer, starts))
         self._ends = [asyncio.create_task(self._wait(actor)) for actor in self._actors]
 
-    async def _wait(self, actor: Any) -> str:
-        """How a process has ended, when it has."""
+    async def _wait(self, actor: Any) -> tuple[bool, str]:
+        """Whether a process was killed, and how it ended, when it has."""
         try:
             while True:
                 async with asyncio.timeout(ANSWER_S):
                     status = await actor.look.remote()
                 if status is not None:
-                    if status < 0:
-                        return f"was killed by signal {-status}"
-                    return f"exited with status {status}"
+                    return status < 0, how_it_ended(status)
                 await asyncio.sleep(LOOK_S)
         except Exception as exc:
-            # "signal" makes it the first to blame: the others die of its loss.
-            return f"was lost with its actor, as by a signal ({words(exc)})"
+            return True, f"was lost with its actor or node ({type(exc).__name__})"
 
     async def one_ended(self) -> Ending:
         """Wait until a process has ended; returns the first that did."""
         await asyncio.wait(self._ends, return_when=asyncio.FIRST_COMPLETED)
         return first_to_blame(
             [
-                Ending(rank=rank, how=end.result(), log=log)
+                Ending(rank=rank, killed=end.result()[0], how=end.result()[1], log=log)
                 for rank, (end, log) in enumerate(zip(self._ends, self._logs, strict=True))
                 if end.done()
             ]
@@ -192,6 +192,7 @@ class RayPlacement:
         self.address = str(ray.util.get_node_ip_address()) if cluster else LOOPBACK
         self._site = Site(folder=folder.path.resolve(), sha256=source_sha256(), cluster=cluster)
         self._note = note
+        self._make_room: Callable[[], None] = lambda: None
         self._groups: dict[int, Any] = {}
 
     def server(self, server_id: int) -> StartServer:
@@ -210,6 +211,10 @@ class RayPlacement:
         """This server is not started again."""
         if (group := self._groups.pop(server_id, None)) is not None:
             remove_group(group)
+
+    def on_crowded(self, make_room: Callable[[], None]) -> None:
+        """Call this where the trainer finds no room."""
+        self._make_room = make_room
 
     def close(self) -> None:
         """Give all room back."""
@@ -268,7 +273,7 @@ class RayPlacement:
         actors: list[Any] = []
         logs = [rank_log(log.resolve(), rank) for rank in range(count)]
         try:
-            await self._made(group, "the trainer", settings.start_timeout_s)
+            await self._made(group, TRAINER, settings.start_timeout_s)
             actors += [new_actor(RankActor, self._site, group, rank, each) for rank in range(count)]
             ranks = RayRanks(actors, logs, group)
             await ranks.start(settings, contact)
@@ -295,6 +300,8 @@ class RayPlacement:
             if waited_s > TELL_AFTER_S and not told:
                 told = True
                 self._note(f"{what} waits for room: {self._lack(group)}")
+                if what == TRAINER:
+                    self._make_room()
             if patience_s is not None and waited_s > patience_s:
                 raise BackendError(f"no room for {what}: {self._lack(group)}")
             await asyncio.sleep(LOOK_S)

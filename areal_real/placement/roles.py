@@ -93,11 +93,13 @@ class Ending:
 
     Attributes:
         rank: whose.
+        killed: by a signal or with its node, so not by what became of the others.
         how: for messages: the status or the signal.
         log: its output.
     """
 
     rank: int
+    killed: bool
     how: str
     log: Path
 
@@ -159,6 +161,9 @@ class Placement(Protocol):
     def release(self, server_id: int) -> None:
         """This server is not started again."""
 
+    def on_crowded(self, make_room: Callable[[], None]) -> None:
+        """Call this where the trainer finds no room: the run may give up a server for it."""
+
 
 Note = Callable[[str], None]
 """Takes something people should know."""
@@ -174,4 +179,9 @@ def first_to_blame(endings: Sequence[Ending]) -> Ending:
 
     A process that is killed takes the others with it, which end with a status of their own.
     """
-    return min(endings, key=lambda x: ("signal" not in x.how, x.rank))
+    return min(endings, key=lambda x: (not x.killed, x.rank))
+
+
+def how_it_ended(status: int) -> str:
+    """The end of a process, for messages."""
+    return f"exited with status {status}" if status >= 0 else f"was killed by signal {-status}"

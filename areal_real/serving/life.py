@@ -133,7 +133,7 @@ class ServerLife(ABC):
             await process.stop()
         await asyncio.gather(*self._burials, return_exceptions=True)
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
         """It is dead to us: report it, and make sure that it is dead."""
         if self.alive:
             process, client = self._end(reason)
@@ -176,7 +176,7 @@ class ServerLife(ABC):
         """A task that breaks leaves a server that we know too little of: it is given up."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._lose(f"an answer of it was not understood: {error!r}")
+            self.lose(f"an answer of it was not understood: {error!r}")
 
     @abstractmethod
     def _began(self) -> None:
@@ -201,7 +201,7 @@ class ServerLife(ABC):
         """Find out soon that the process has ended."""
         while process.alive:
             await asyncio.sleep(WATCH_S)
-        self._lose(f"its process {process.ending}")
+        self.lose(f"its process {process.ending}")
 
     async def _feel_pulse(self, client: ServerClient) -> None:
         """Find out in the end that it hangs. Not while weights are loaded: that has its limit."""
@@ -218,7 +218,7 @@ class ServerLife(ABC):
                     if last and not self._taking_weights:
                         # If its process has ended, `_watch` says so, and ends this.
                         await asyncio.sleep(2 * WATCH_S)
-                        self._lose(f"it does not answer: {error}")
+                        self.lose(f"it does not answer: {error}")
                         return
                 else:
                     break
@@ -247,7 +247,7 @@ class ServerLife(ABC):
                 await asyncio.sleep(WATCH_S)
             if not process.alive:
                 break
-        self._lose(f"its process {process.ending} after: {error}")
+        self.lose(f"its process {process.ending} after: {error}")
         return False
 
     # ---- weights -------------------------------------------------------------------------------

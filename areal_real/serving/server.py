@@ -229,7 +229,7 @@ class ManagedServer(RequestFlow):
                 await client.resume()
                 self._not_held.set()
         except BackendError as error:
-            self._lose(f"it could not load weights {version}: {error}")
+            self.lose(f"it could not load weights {version}: {error}")
             return
         self.weight_version = version
         self._loading = False

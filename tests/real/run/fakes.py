@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Troubles:
     server_dies: float = 0.0
     trainer_dies: float = 0.0
     save_fails: float = 0.0
+    no_room: float = 0.0
 
 
 class MadeUpServer:
@@ -134,6 +135,9 @@ class MadeUpServer:
 
     async def loads_done(self) -> None:
         pass
+
+    def lose(self, reason: str) -> None:
+        self._die()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -335,6 +339,8 @@ class MadeUpBackend:
     async def start_world(self, checkpoint: Path | None) -> MadeUpWorld:
         if checkpoint is None:
             return MadeUpWorld(self, 0)
+        if self.rng.random() < self.troubles.no_room:
+            self._make_room()
         return MadeUpWorld(self, json.loads((checkpoint / "version.json").read_text()))
 
     async def start_server(self, server_id: int) -> MadeUpServer:
@@ -348,6 +354,9 @@ class MadeUpBackend:
 
     def give_up(self, server_id: int) -> None:
         pass
+
+    def on_crowded(self, make_room: Callable[[], None]) -> None:
+        self._make_room = make_room
 
     def connect(self, executor: RealExecutor, tiler: SpanTiler) -> None:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from analysis.accounts import accounts
 from analysis.recorder import read_run
+from areal_real import live
 from areal_real.checkpoints import Checkpoints
 from areal_real.config import RealConfig, parse_config
 from areal_real.errors import BackendError
@@ -36,6 +38,13 @@ SCHEDULERS: list[dict[str, Any]] = [
     {"class": "in_flight"},
     {"class": "partial_rollout"},
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _growing_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "GROW_S", 0.0)
+        yield
 
 
 def config_of(
@@ -140,6 +149,7 @@ def check_journal(path: Path, config: RealConfig, steps: int) -> None:
         server_dies=st.sampled_from([0.0, 0.004]),
         trainer_dies=st.sampled_from([0.0, 0.2]),
         save_fails=st.sampled_from([0.0, 0.2]),
+        no_room=st.sampled_from([0.0, 0.5]),
     ),
 )
 def test_whatever_goes_wrong_every_rollout_is_counted_once(
