@@ -1,4 +1,4 @@
-"""Two Ray nodes on this machine, as a program of their own: a test starts it and ends it.
+"""Two Ray nodes on this machine, as a program of their own: `two_nodes` starts it and ends it.
 
 It prints the addresses of the cluster and of its client server, and the process ids of both
 raylets, and waits. A line "remove" on stdin takes the newest node away at once, as a power cut
@@ -7,13 +7,90 @@ would, and a line "add" brings another, whose raylet it tells; the end of stdin 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import socket
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ray.cluster_utils import Cluster
+import pytest
+
+ROOT = Path(__file__).parents[1]
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+@dataclass
+class Nodes:
+    """A cluster that begins with two nodes.
+
+    Attributes:
+        process: the program.
+        address, client: of the cluster, and of its client server.
+        raylets: process ids, of the head first.
+    """
+
+    process: subprocess.Popen[str]
+    address: str
+    client: str
+    raylets: list[int]
+
+    def remove(self) -> None:
+        """Take the newest node away, as a power cut would."""
+        assert self._told("remove") == ["removed"]
+        self.raylets.pop()
+
+    def add(self) -> None:
+        """Bring one more node."""
+        word, raylet = self._told("add")
+        assert word == "added"
+        self.raylets.append(int(raylet))
+
+    def _told(self, word: str) -> list[str]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().split()
+
+
+@contextlib.contextmanager
+def environment_of_ray() -> Iterator[dict[str, str]]:
+    """Variables for Ray's processes, with a folder that is gone afterwards."""
+    # Its sockets have long names, and a path to one may have 107 bytes.
+    folder = tempfile.mkdtemp(prefix="r-")
+    ours = {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        yield {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | ours
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def two_nodes(environment: dict[str, str]) -> Iterator[Nodes]:
+    """Start the program; at the end it ends by itself."""
+    pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        address, client, *raylets = process.stdout.readline().split()
+        yield Nodes(process, address, client, [int(pid) for pid in raylets])
+    finally:
+        process.communicate(timeout=60)  # it ends with its stdin
+        assert process.returncode == 0
 
 
 def free_port() -> int:
@@ -27,6 +104,8 @@ def raylet(node: Any) -> int:
 
 
 def main() -> None:
+    from ray.cluster_utils import Cluster
+
     client = free_port()
     cluster = Cluster()
     try:

@@ -101,7 +101,10 @@ def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
         except (OSError, RuntimeError, ValueError) as exc:
             lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
             told = " ".join(lines[:2])
-            raise ConfigError(f"{given}: {told} (with Ray {ray.__version__})") from None
+            raise ConfigError(
+                f"{given}: {told} (with Ray {ray.__version__}; a cluster that was started with"
+                " RAY_AUTH_MODE=token wants the same token here)"
+            ) from None
         stack.callback(ray.shutdown)
         # Ray would print on our terminal what became of lost nodes, line after line. There is no
         # public switch; without this one, which its debugger uses, there would be noise and

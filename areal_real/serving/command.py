@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from areal_real.serving.options import ServerOptions, is_loopback
+from areal_real.interfaces import variables_of
+from areal_real.serving.options import ServerOptions
 from areal_real.serving.steps import step_flags
 
 _HERE = Path(__file__).resolve().parent
@@ -83,6 +84,8 @@ def environment(
         "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{folder}/rendezvous",
         # A probe that generates a token gets no answer while generation is paused.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
+        # Weights come to it over the interface that it listens on.
+        **variables_of(options.host),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -93,8 +96,6 @@ def environment(
             "FLASHINFER_DISABLE_VERSION_CHECK": "1",
             "OMP_NUM_THREADS": str(options.threads),
         }
-        if is_loopback(options.host):
-            chosen["GLOO_SOCKET_IFNAME"] = "lo"
         if options.tensor_parallel > 1:
             # Otherwise SGLang wants a NUMA node for each of its processes.
             cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))

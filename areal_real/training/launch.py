@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 import areal_real
+from areal_real.interfaces import variables_of
 from areal_real.placement.roles import Contact
 from areal_real.training.control import (
     HOST_VARIABLE,
@@ -53,10 +52,8 @@ def environment(
         gpus: of this machine, that the trainer may use; None: all that can be seen.
     """
     path = [str(Path(areal_real.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    interface = interface_of(listen)
     variables = {
-        "GLOO_SOCKET_IFNAME": interface,
-        "NCCL_SOCKET_IFNAME": interface,
+        **variables_of(listen),
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron's collectives are to overlap in order
         **os.environ,
         SETTINGS_VARIABLE: json.dumps(settings.to_json()),
@@ -77,14 +74,6 @@ def environment(
     if gpus is not None:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     return variables
-
-
-def interface_of(address: str) -> str:
-    """The network interface that has an address; gloo and NCCL are told interfaces."""
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address == address for one in addresses):
-            return str(name)
-    return "lo"
 
 
 def end_of_log(path: Path) -> str:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from areal_sim.cli import main
 from areal_sim.config import load_config
 from areal_sim.pools.on_ray import RETRIES, _worker_side
 from areal_sim.pools.work import source_sha256
+from tests.ray_nodes import Nodes, environment_of_ray, two_nodes
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "configs" / "home-8gpu.toml"
@@ -29,68 +29,22 @@ SHORT = ["--set", "workload.steps=2"]
 LONG = ["--set", "workload.steps=60"]
 
 
-@dataclass
-class Nodes:
-    """A cluster of two nodes; the test that has it ends it by its own process."""
-
-    process: subprocess.Popen[str]
-    address: str
-    client: str
-    raylets: list[int]
-
-    def remove_the_second(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("remove\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "removed\n"
-
-    def busy(self) -> list[list[int]]:
-        """The processes of each node that simulate."""
-        return [_simulating(raylet) for raylet in self.raylets]
-
-
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Ray's own; its sockets have long names and a path to one may have 107 bytes."""
-    path = Path(tempfile.mkdtemp(prefix="r-"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def environment(folder: Path) -> dict[str, str]:
-    ours = {"PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
-    return {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | ours
-
-
-def _nodes(environment: dict[str, str]) -> Iterator[Nodes]:
-    pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "ray_nodes.py")],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        address, client, *raylets = process.stdout.readline().split()
-        yield Nodes(process, address, client, [int(pid) for pid in raylets])
-    finally:
-        process.communicate(timeout=60)  # it ends with its stdin
-        assert process.returncode == 0
+def environment() -> Iterator[dict[str, str]]:
+    with environment_of_ray() as variables:
+        yield variables
 
 
 @pytest.fixture(scope="module")
 def nodes(environment: dict[str, str]) -> Iterator[Nodes]:
-    yield from _nodes(environment)
+    with two_nodes(environment) as started:
+        yield started
 
 
 @pytest.fixture
 def nodes_to_break(environment: dict[str, str]) -> Iterator[Nodes]:
-    yield from _nodes(environment)
+    with two_nodes(environment) as started:
+        yield started
 
 
 def _sweep(*arguments: object, env: dict[str, str], cwd: Path = ROOT) -> subprocess.Popen[str]:
@@ -119,6 +73,11 @@ def _wait_until(what: str, holds: object, limit_s: float = 120) -> None:
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < until, what
         time.sleep(0.05)
+
+
+def _busy(nodes: Nodes) -> list[list[int]]:
+    """The processes of each node that simulate."""
+    return [_simulating(raylet) for raylet in nodes.raylets]
 
 
 def _simulating(raylet: int) -> list[int]:
@@ -165,11 +124,11 @@ def test_what_is_lost_costs_its_own_tasks_alone(
     nodes, out = nodes_to_break, tmp_path / "ray"
     asked = [*VARIED, *LONG, "--engine", "ray", "--address", nodes.address]
     process = _sweep(HOME, *asked, "--out", out, env=environment)
-    _wait_until("both nodes are busy", lambda: all(nodes.busy()))
+    _wait_until("both nodes are busy", lambda: all(_busy(nodes)))
     if lost == "worker":
-        os.kill(nodes.busy()[1][0], signal.SIGKILL)
+        os.kill(_busy(nodes)[1][0], signal.SIGKILL)
     else:
-        nodes.remove_the_second()
+        nodes.remove()
     assert _ended(process) == ""
     assert (out / "results.csv").read_bytes() == _here(*VARIED, *LONG, out=tmp_path / "here")
 
@@ -184,7 +143,7 @@ def test_ctrl_c_keeps_what_is_finished_and_cancels_the_rest(
     _wait_until("one is finished", lambda: list(tmp_path.glob("simulated/*.json")))
     process.send_signal(signal.SIGINT)
     assert _ended(process, 130) == "areal-sim: interrupted\n"
-    _wait_until("nobody simulates", lambda: not any(nodes.busy()))
+    _wait_until("nobody simulates", lambda: not any(_busy(nodes)))
     assert list(tmp_path.glob("simulated/*.json")), "what was finished is kept"
     assert not list(tmp_path.glob("simulated/*.tmp"))
 
