@@ -12,6 +12,7 @@ from areal_sched.errors import ConfigError
 from areal_sched.load import built_in
 from areal_sched.packing import PackedStep
 from areal_sim.config import RunConfig, WorkloadConfig, config_sha256
+from areal_sim.config.fault_schedule import joining
 from areal_sim.costs import CostProvider, FittedCosts, Roofline, TableCosts
 from areal_sim.costs.tables import fit_decode_table
 from areal_sim.faults import Faults
@@ -244,16 +245,19 @@ def header_of(config: RunConfig, name: str) -> dict[str, Any]:
         published = {"hours": config.published_hours, "label": config.published.label}
     path = config.scheduler.class_path
     part = config.sim.slice
+    # Servers that join later count from the beginning, as down.
+    joined = joining(config.sim.faults.schedule)
+    joined_gpus = joined * config.sim.server.tensor_parallel
     return {
         "scheduler": built_in().get(path, path),
         "options": dict(config.scheduler.options),
         "limits": dataclasses.asdict(limits),
         "run": {
             "name": name,
-            "gpus": config.gpus // part,
-            "generation_gpus": config.generation_gpus // part,
+            "gpus": config.gpus // part + joined_gpus,
+            "generation_gpus": config.generation_gpus // part + joined_gpus,
             "gpus_per_server": config.sim.server.tensor_parallel,
-            "servers": config.servers // part,
+            "servers": config.servers // part + joined,
             "training_gpus": config.training_gpus // part,
             "colocated": config.cluster.colocated,
             "unused_gpus": _unused_gpus(config),

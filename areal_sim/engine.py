@@ -23,7 +23,7 @@ femtoseconds, in which all coefficients are whole numbers: the jump equals the w
 
 from __future__ import annotations
 
-from areal_sim.costs.protocol import FS_PER_NS, decode_time_fs, steps_within_fs
+from areal_sim.costs.protocol import FS_PER_NS, ServerCost, decode_time_fs, steps_within_fs
 from areal_sim.look_ahead import first_finish_fs
 from areal_sim.prefill_run import RUN, PrefillRuns
 from areal_sim.request import Request
@@ -186,6 +186,11 @@ class Engine(PrefillRuns):
         """Go on after `hold`."""
         self._held = False
         self._clock_fs = now_fs
+
+    def change_cost(self, cost: ServerCost, now_fs: int) -> None:
+        """Take so long from now on; at a boundary."""
+        self._stop(now_fs)
+        self._use(cost)
 
     def take(self, now_fs: int, rollout_ids: set[int] | None = None) -> list[Request]:
         """Remove requests at a boundary, KV cache dropped; None takes all.

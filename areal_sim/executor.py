@@ -15,6 +15,7 @@ from areal_sched.controller import Controller
 from areal_sched.events import (
     Event,
     RewardComputed,
+    RolloutFailed,
     RolloutFinished,
     ServerJoined,
     ServerLost,
@@ -27,6 +28,7 @@ from areal_sched.records import Phase, Rollout
 from areal_sim.clock import Clock
 from areal_sim.engine import Engine, Request
 from areal_sim.feed import PromptFeed
+from areal_sim.hung import HungServer
 from areal_sim.rewarder import Rewarder
 from areal_sim.server import Server
 from areal_sim.trainer import Trainer
@@ -34,6 +36,10 @@ from areal_sim.trainer import Trainer
 BACKLOG_GROUPS = 64
 """Prompts on offer beyond those started: the data loader's read-ahead. Each group that is started
 brings the next one in."""
+
+
+REWARD_FAILED = "reward: its worker was lost"
+"""Reason of rollouts whose reward failed."""
 
 
 class SimExecutor:
@@ -204,13 +210,20 @@ class SimExecutor:
                 touched.pop().settle()
 
     def settled(self, rollouts: Sequence[Rollout]) -> None:
-        """Forget what failed; a replacement will answer at the same length."""
+        """Forget what failed; a replacement will answer at the same length.
+
+        A group that is given up makes place for another on offer.
+        """
         if rollouts and rollouts[0].phase is Phase.FAILED:
+            feed = self._feed
             for rollout in rollouts:
-                request = self._requests.pop(rollout.rollout_id)
+                request = self._requests.pop(rollout.rollout_id, None)  # None: in reward
+                tokens = request.total_tokens if request else rollout.generated_tokens
                 group = rollout.group
-                if self._feed.left(group.group_id) < group.unstarted:  # not after an abort
-                    self._feed.put_back(group.group_id, request.total_tokens)
+                if feed.left(group.group_id) < group.unstarted:  # not after an abort
+                    feed.put_back(group.group_id, tokens)
+                elif group.abandoned and feed.give_up(group.group_id):
+                    self._inbox.append(feed.offer(self._state.weight_version))
 
     def finished(self, request: Request, server: Server) -> None:
         """A rollout has its last token: report it and compute its reward."""
@@ -232,6 +245,11 @@ class SimExecutor:
         """A reward is computed. Its value is not modelled: no schedule here depends on it."""
         known: RolloutId = rollout_id  # type: ignore[assignment]  # saves a call
         self._inbox.append(RewardComputed(rollout_id=known, reward=0.0))
+
+    def reward_failed(self, rollout_id: int) -> None:
+        """A reward cannot be computed."""
+        failed = RolloutFailed(rollout_id=RolloutId(rollout_id), reason=REWARD_FAILED)
+        self._inbox.append(failed)
 
     def touched(self, server: Server) -> None:
         """Settle this server at the end of the instant."""
@@ -268,17 +286,39 @@ class SimExecutor:
 
     # ---- faults --------------------------------------------------------------------------------
 
+    def is_up(self, server_id: ServerId) -> bool:
+        """Whether there is such a server, neither lost nor hung."""
+        server = self.servers.get(server_id)
+        return server is not None and server.alive and not isinstance(server, HungServer)
+
+    def hangs(self, server_id: ServerId) -> bool:
+        """Whether a server hangs and that was not found out yet."""
+        return isinstance(self.servers.get(server_id), HungServer)
+
+    def hang_server(self, server_id: ServerId) -> None:
+        """A server does nothing any more, and nobody knows; `lose_server` finds it out."""
+        self.servers[server_id] = HungServer(self._stopped(server_id))
+
     def lose_server(self, server_id: ServerId) -> None:
-        """A server dies."""
+        """A server dies, or is found hung."""
+        server = self.servers[server_id]
+        if isinstance(server, HungServer):
+            self.servers[server_id] = server.server
+        else:
+            self._stopped(server_id)
+        self.emit(ServerLost(server_id=server_id))
+        self._given(server_id)
+        self.end_instant()
+
+    def _stopped(self, server_id: ServerId) -> Server:
+        """A server that has just lost all it had."""
         server = self.servers[server_id]
         # What it finishes at this very instant comes first, while the scheduler may still send it
         # something in answer.
         server.catch_up()
         self.end_instant()
         server.lose()
-        self.emit(ServerLost(server_id=server_id))
-        self._given(server_id)
-        self.end_instant()
+        return server
 
     def return_server(self, server_id: ServerId) -> None:
         """A lost server is back, with the newest published weights."""
@@ -286,8 +326,23 @@ class SimExecutor:
         server.rejoin(self._state.weight_version)
         if self._loan is not None:
             self._lend(server_id)
+        self.join_server(server)
+
+    def join_server(self, server: Server) -> None:
+        """A server that was added or is back joins."""
         self._emit_joined(server)
         self.end_instant()
+
+    def break_rollouts(self, server_id: ServerId, count: int, reason: str | None) -> int:
+        """The oldest rollouts on a server stop: kept and reported, or failed for `reason`.
+
+        Those that finish with the step in progress have finished. Returns how many are stopped.
+        """
+        running = self._state.servers[server_id].rollouts.values()
+        oldest = sorted(r.rollout_id for r in running if r.phase is Phase.RUNNING)[:count]
+        self.servers[server_id].remove(set(oldest), reason)
+        self.end_instant()
+        return len(oldest)
 
     # ---- shared parts --------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from areal_sched.ids import ServerId
 from areal_sim.clock import Clock
+from areal_sim.config.fault_schedule import ScheduledFault
 from areal_sim.executor import SimExecutor
 
 NS_PER_S = 1_000_000_000
@@ -26,6 +27,7 @@ class Faults:
         straggler_share: share of the servers, rounded, that are slow for the whole run.
         straggler_slowdown: their steps take so many times as long.
         slow_network_factor: weight loads take so many times as long.
+        schedule: faults at given times, beside those drawn; see `areal_sim.fault_schedule`.
     """
 
     server_mean_time_between_failures_s: float | None = None
@@ -33,6 +35,7 @@ class Faults:
     straggler_share: float = 0.0
     straggler_slowdown: float = 1.0
     slow_network_factor: float = 1.0
+    schedule: tuple[ScheduledFault, ...] = ()
 
 
 def stragglers(faults: Faults, servers: int, seed: int) -> frozenset[int]:
@@ -64,6 +67,8 @@ def _losses(
 ) -> Generator[Any, Any, None]:
     while True:
         yield env.timeout(max(1, round(rng.exponential(mean_s) * NS_PER_S)))
+        if not executor.is_up(server_id):
+            continue  # lost by the schedule, which lets it return
         executor.lose_server(server_id)
         yield env.timeout(max(1, round(repair_s * NS_PER_S)))
         executor.return_server(server_id)

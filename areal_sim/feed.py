@@ -29,6 +29,7 @@ class PromptFeed:
         self._prompts: list[int] = []
         self._responses: list[list[int]] = []
         self._left: dict[int, list[int]] = {}
+        self._again: set[int] = set()  # were exhausted before, and have replacements to take
 
     def offer(self, step: int) -> PromptArrived:
         """The next group, its lengths drawn for this training step where the workload drifts."""
@@ -58,8 +59,13 @@ class PromptFeed:
         return tokens
 
     def exhausted(self, group_id: int) -> bool:
-        """Whether all rollouts of the group have been taken."""
-        return group_id not in self._left
+        """Whether all rollouts of the group have been taken, for the first time."""
+        if group_id in self._left:
+            return False
+        if group_id in self._again:
+            self._again.remove(group_id)
+            return False
+        return True
 
     def left(self, group_id: int) -> int:
         """Rollouts of the group that have not been taken."""
@@ -67,4 +73,14 @@ class PromptFeed:
 
     def put_back(self, group_id: int, response_tokens: int) -> None:
         """A rollout failed and is to be replaced: the replacement will answer at this length."""
-        self._left.setdefault(group_id, []).append(response_tokens)
+        if group_id not in self._left:
+            self._again.add(group_id)
+            self._left[group_id] = []
+        self._left[group_id].append(response_tokens)
+
+    def give_up(self, group_id: int) -> bool:
+        """Nothing more of the group will be taken; returns whether it was not exhausted before."""
+        had_some = self._left.pop(group_id, None) is not None
+        again = group_id in self._again
+        self._again.discard(group_id)
+        return had_some and not again

@@ -225,7 +225,7 @@ class SharingTrainer(Trainer):
 
     def _be(self, activity: TrainerActivity, waiting_ns: int = 0, micro_batches: int = 0) -> None:
         super()._be(activity, waiting_ns, micro_batches)
-        self._shared.trains(0.0 if activity == "idle" else self._cores)
+        self._shared.trains(0.0 if activity in ("idle", "down") else self._cores)
 
 
 class _Translated:

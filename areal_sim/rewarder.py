@@ -21,6 +21,9 @@ class Rewarder:
         service_ns: takes nothing, gives the next trajectory's service time in nanoseconds.
         computed: called with each rollout id when its reward is there.
         end_instant: called after all of one instant.
+
+    Attributes:
+        computed: as given; a fault puts another in its place for a while.
     """
 
     def __init__(
@@ -33,7 +36,7 @@ class Rewarder:
     ) -> None:
         self._env = env
         self._service_ns = service_ns
-        self._computed = computed
+        self.computed = computed
         self._end_instant = end_instant
         self._free_ns = [0] * workers  # a heap: when each worker is free again
         self._due: list[tuple[int, int, int]] = []  # a heap: end, order, rollout
@@ -50,7 +53,7 @@ class Rewarder:
         end_ns = begin_ns + self._service_ns()
         heapreplace(free_ns, end_ns)
         if end_ns == now_ns:
-            self._computed(rollout_id)
+            self.computed(rollout_id)
             return
         self._order = order = self._order + 1
         entry = (end_ns, order, rollout_id)
@@ -63,7 +66,7 @@ class Rewarder:
         due = self._due
         now_ns = self._env._now
         while due and due[0][0] <= now_ns:
-            self._computed(heappop(due)[2])
+            self.computed(heappop(due)[2])
         if due:
             self._alarm.at(due[0][0])
         self._end_instant()

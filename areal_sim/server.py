@@ -70,6 +70,7 @@ class Server:
         self._load_ns = load_ns
         self.weight_version = weight_version
         self.engine = new_engine()
+        self._cost = self.engine.cost
         self.alive = True
         self._alarm = Alarm(env, self._ring)
         self._life = 0  # counts losses: what was begun in an earlier life is void
@@ -86,6 +87,8 @@ class Server:
         self._since_ns = env.now
         self._counted = (0, 0, 0, 0)
         self._past_preemptions = 0
+        self._slowness = 1.0
+        self._lends = 0  # counts loans asked for and given back: what was begun for another is void
 
     # ---- commands ------------------------------------------------------------------------------
 
@@ -126,8 +129,11 @@ class Server:
 
     def lend(self, lent: Callable[[], None]) -> None:
         """Give the GPUs to a colocated trainer; `lent` is called when it has them."""
+        self._lends = asked = self._lends + 1
 
         def act() -> None:
+            if asked != self._lends:
+                return  # the trainer was lost meanwhile
             self._lent = self._stopped = True
             self.engine.hold(self._env.now * FS_PER_NS)
             self._be("lent")
@@ -136,7 +142,8 @@ class Server:
         self._when_free(lambda: self._stop_then(act))
 
     def give_back(self) -> None:
-        """The trainer is done with the GPUs."""
+        """The trainer is done with the GPUs, or does not want them any more."""
+        self._lends += 1
         if self._lent:
             self._lent = self._stopped = False
             self.engine.release(self._env.now * FS_PER_NS)
@@ -163,8 +170,19 @@ class Server:
         self._be("down")
         self._past_preemptions += self.engine.preemptions
         self.engine = self._new_engine()
+        self._cost = self.engine.cost
+        if self._slowness != 1.0:
+            self._apply_slowness()
         self._counted = (0, 0, 0, 0)
         return lost
+
+    def slow_down(self, factor: float) -> None:
+        """Steps take so many times as long, from the end of the one in progress; 1: as ever."""
+        self._slowness = factor
+        self._stop_then(self._apply_slowness)
+
+    def _apply_slowness(self) -> None:
+        self.engine.change_cost(self._cost.slowed(self._slowness), self._env.now * FS_PER_NS)
 
     def rejoin(self, version: WeightVersion) -> None:
         """The server is back, empty, with these weights."""

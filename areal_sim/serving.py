@@ -16,7 +16,7 @@ from areal_sim.alarm import Alarm
 from areal_sim.clock import Clock
 from areal_sim.engine import Engine, Request
 from areal_sim.server import Server
-from areal_sim.simulation import Setup, slowed
+from areal_sim.simulation import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def serve(
         raise ValueError(f"an arrival at {arrival_ns[0]} ns is negative")
     env = Clock()
     host = _Host(env, count)
-    cost = slowed(setup.costs.server(), 1.0)
+    cost = setup.costs.server()
 
     def new_engine() -> Engine:
         return Engine(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,17 +21,23 @@ from areal_sim.clock import Clock
 from areal_sim.costs.protocol import CostProvider, ServerCost
 from areal_sim.engine import Engine
 from areal_sim.executor import SimExecutor
+from areal_sim.fault_schedule import FaultSchedule, Network
 from areal_sim.faults import NS_PER_S, Faults, start_losses, stragglers
 from areal_sim.feed import PromptFeed
 from areal_sim.host import SharedHost, SharingTrainer
 from areal_sim.remote import RemoteServer
 from areal_sim.rewarder import Rewarder
+from areal_sim.server import Server
 from areal_sim.trainer import Trainer
 from traces import WorkloadSource
 
 
 class SimulationError(ArealError):
     """The simulated run cannot go on, or did not add up: a bug of a scheduler or of ours."""
+
+
+class NoServerLeft(SimulationError):
+    """All servers are lost for good, as the faults of the run would have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +86,6 @@ class Setup:
     seed: int = 1
 
 
-def slowed(cost: ServerCost, factor: float) -> ServerCost:
-    """A server's coefficients, all times `factor`."""
-    if factor == 1.0:
-        return cost
-    fields = {f.name: round(getattr(cost, f.name) * factor) for f in dataclasses.fields(cost)}
-    return ServerCost(**fields)
-
-
 class Simulation:
     """One run. Build it, `run` it (again and again, if interrupted), `close` it.
 
@@ -101,6 +98,7 @@ class Simulation:
 
     Attributes:
         simpy_events: events that went through SimPy's queue so far.
+        faults: the schedule of faults as it happens.
     """
 
     def __init__(
@@ -139,8 +137,11 @@ class Simulation:
             self.executor.rewarded,
             self.executor.end_instant,
         )
+        self._network = Network()
         self._add_servers()
         start_losses(env, self.executor, setup.faults, setup.servers, setup.seed)
+        self.faults = FaultSchedule(env, self.executor, self._network, self._join_server)
+        self.faults.start(setup.faults.schedule)
         self.executor.begin()
 
     def _share(self) -> None:
@@ -180,21 +181,32 @@ class Simulation:
         setup = self.setup
         cost = setup.costs.server()
         slow = stragglers(setup.faults, setup.servers, setup.seed)
-        slow_cost = slowed(cost, setup.faults.straggler_slowdown)
-        load_ns = round(setup.costs.weight_load_s() * setup.faults.slow_network_factor * NS_PER_S)
+        slow_cost = cost.slowed(setup.faults.straggler_slowdown)
         for number in range(setup.servers):
-            own = slow_cost if number in slow else cost
+            self._add_server(slow_cost if number in slow else cost)
 
-            def new_engine(own: ServerCost = own) -> Engine:
-                return Engine(
-                    own,
-                    max_running_rollouts=setup.max_running_rollouts,
-                    kv_cache_tokens=setup.kv_cache_tokens,
-                    prefill_chunk_tokens=setup.prefill_chunk_tokens,
-                    kv_reserve_tokens=setup.kv_reserve_tokens,
-                )
+    def _add_server(self, cost: ServerCost) -> Server:
+        """One more server, numbered on."""
+        setup, network = self.setup, self._network
+        load_ns = round(setup.costs.weight_load_s() * setup.faults.slow_network_factor * NS_PER_S)
 
-            self.executor.add_server(ServerId(number), new_engine, lambda: load_ns)
+        def new_engine() -> Engine:
+            return Engine(
+                cost,
+                max_running_rollouts=setup.max_running_rollouts,
+                kv_cache_tokens=setup.kv_cache_tokens,
+                prefill_chunk_tokens=setup.prefill_chunk_tokens,
+                kv_reserve_tokens=setup.kv_reserve_tokens,
+            )
+
+        return self.executor.add_server(
+            ServerId(len(self.executor.servers)),
+            new_engine,
+            lambda: load_ns if network.slowness == 1.0 else round(load_ns * network.slowness),
+        )
+
+    def _join_server(self) -> None:
+        self.executor.join_server(self._add_server(self.setup.costs.server()))
 
     def _service_times(self) -> Callable[[], int]:
         setup = self.setup
@@ -226,6 +238,7 @@ class Simulation:
         """Go on, for at most so many `events`; returns whether the run is finished.
 
         Raises:
+            NoServerLeft: no server is left to go on with, and none will be back.
             SimulationError: nothing is left to happen, but the steps are not done (a deadlock).
         """
         env = self.env
@@ -237,6 +250,11 @@ class Simulation:
                 self.simpy_events += 1
                 env.step()
         except EmptySchedule:
+            if not state.servers:
+                raise NoServerLeft(
+                    f"no server is left at {self.now_ns / NS_PER_S:.3f} s, and none will be back:"
+                    f" {state.weight_version} of {steps} training steps are done"
+                ) from None
             raise SimulationError(self._deadlock()) from None
         return self.finished
 
@@ -258,7 +276,8 @@ class Simulation:
                 f"state, {counted} accounted for"
             )
 
-    def _deadlock(self) -> str:
+    def whereabouts(self) -> str:
+        """Where everything stands, for messages."""
         s = self.state
         facts: Mapping[str, object] = {
             "version": s.weight_version,
@@ -273,9 +292,10 @@ class Simulation:
             "pending_groups": len(s.pending),
             "open_groups": s.open_groups,
         }
+        return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+    def _deadlock(self) -> str:
         return (
             f"deadlock at {self.now_ns / NS_PER_S:.3f} s: nothing is left to happen and the "
-            "scheduler asks for nothing ("
-            + ", ".join(f"{name} {value}" for name, value in facts.items())
-            + ")"
+            f"scheduler asks for nothing ({self.whereabouts()})"
         )

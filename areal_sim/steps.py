@@ -83,7 +83,7 @@ class Steps:
         ):
             if value < 1:
                 raise ValueError(f"{name} = {value}: must be at least 1")
-        self.cost = cost
+        self._use(cost)
         self.max_running_rollouts = max_running_rollouts
         self.kv_cache_tokens = kv_cache_tokens
         self.prefill_chunk_tokens = prefill_chunk_tokens
@@ -99,13 +99,6 @@ class Steps:
         self.prefilled_tokens = 0
         self.recomputed_tokens = 0
         self.preemptions = 0
-        self._decode_base_fs = cost.decode_base_fs
-        self._decode_rollout_fs = cost.decode_per_rollout_fs
-        self._decode_kv_fs = cost.decode_per_kv_token_fs
-        self._prefill_base_fs = cost.prefill_base_fs
-        self._prefill_rollout_fs = cost.prefill_per_rollout_fs
-        self._prefill_token_fs = cost.prefill_per_token_fs
-        self._prefill_pair_fs = cost.prefill_per_token_pair_fs
         self._prefilling: list[Request] = []
         self._finish: list[int] = []  # heap of keys, see ADMISSION_BITS
         self._admissions = 0
@@ -118,6 +111,16 @@ class Steps:
         # The jump after the prefill step in progress and its end, where the look-ahead knows them.
         self._foreseen_jump = 0
         self._foreseen_fs = 0
+
+    def _use(self, cost: ServerCost) -> None:
+        self.cost = cost
+        self._decode_base_fs = cost.decode_base_fs
+        self._decode_rollout_fs = cost.decode_per_rollout_fs
+        self._decode_kv_fs = cost.decode_per_kv_token_fs
+        self._prefill_base_fs = cost.prefill_base_fs
+        self._prefill_rollout_fs = cost.prefill_per_rollout_fs
+        self._prefill_token_fs = cost.prefill_per_token_fs
+        self._prefill_pair_fs = cost.prefill_per_token_pair_fs
 
     # ---- beginnings ----------------------------------------------------------------------------
 

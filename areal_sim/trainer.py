@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from simpy.events import Event as SimpyEvent
+from simpy.events import Process
+from simpy.exceptions import Interrupt
 
 from areal_sched.commands import StartTrainStep
-from areal_sched.events import Event, TrainerReady, TrainStepFinished
+from areal_sched.events import Event, TrainerReady, TrainStepFailed, TrainStepFinished
 from areal_sched.ids import WeightVersion
 from areal_sched.measurements import TrainerActivity, TrainerSpan
 from areal_sched.packing import PackedStep
@@ -89,6 +91,10 @@ def phases(cost: TrainerCost, packed: PackedStep, sizes: Sequence[int]) -> list[
     return [overhead, proximal, *update]
 
 
+LOST = "the trainer was lost"
+"""Reason of steps that failed."""
+
+
 def _ring(event: SimpyEvent) -> None:
     event.succeed()
 
@@ -132,6 +138,10 @@ class Trainer:
         self._activity: TrainerActivity = "idle"
         self._since_ns = env.now
         self._version = WeightVersion(0)
+        self._process: Process | None = None  # of the step in progress, saving included
+        self._published = False  # whether that step has come to its weights
+        self._down = False
+        self._lost_for_ns: int | None = None  # lost while there was nothing to do
 
     def start(self, command: StartTrainStep, sizes: Sequence[int]) -> None:
         """Begin a step.
@@ -140,11 +150,55 @@ class Trainer:
             command: names the version to be made.
             sizes: tokens of each trajectory of the batch, prompt and response, in its order.
         """
-        self._env.process(self._step(command.weight_version, sizes))
+        self._process = self._env.process(self._work(command.weight_version, sizes))
+
+    def lose(self, for_ns: int) -> bool:
+        """The trainer dies, and needs so long to be as it was before the step in progress.
+
+        One that has nothing to do is missed when the next step begins, and is started again then.
+        One that is being started again already is not lost a second time: False is returned.
+        """
+        if self._process is None:
+            self._lost_for_ns = max(for_ns, self._lost_for_ns or 0)
+        elif not self._down:
+            self._down = True
+            self._process.interrupt(for_ns)
+        else:
+            return False
+        return True
 
     def close(self) -> None:
         """The run ends: report the span in progress."""
         self._be("idle")
+
+    def _work(self, version: WeightVersion, sizes: Sequence[int]) -> Generator[Any, Any, None]:
+        """A step, or what becomes of it where the trainer is lost."""
+        host = self._host
+        self._published = False
+        lost_for_ns, self._lost_for_ns = self._lost_for_ns, None
+        held = version
+        if lost_for_ns is None:
+            try:
+                yield from self._step(version, sizes)
+            except Interrupt as interrupt:
+                lost_for_ns = interrupt.cause
+        if lost_for_ns is not None:
+            self._down = True
+            self._be("idle")  # ends what was in progress
+            if not self._published:
+                held = WeightVersion(version - 1)
+                if self._colocated:
+                    host.give_back_servers()
+                host.emit(TrainStepFailed(weight_version=version, reason=LOST))
+                host.end_instant()
+            self._version = held
+            self._be("down")
+            yield self._env.timeout(max(1, lost_for_ns))
+            self._be("idle")
+            self._down = False
+        self._process = None
+        host.emit(TrainerReady(weight_version=held))
+        host.end_instant()
 
     def _step(self, version: WeightVersion, sizes: Sequence[int]) -> Generator[Any, Any, None]:
         env, host = self._env, self._host
@@ -169,16 +223,16 @@ class Trainer:
             self._be("idle")
             yield from self._spend("idle", self._trained_s, version)
             host.give_back_servers()
+            self._published = True
             host.emit(TrainStepFinished(weight_version=version))
         else:
             self._be("idle")
             yield from self._spend("idle", self._trained_s, version)
+            self._published = True
             host.emit(TrainStepFinished(weight_version=version))
             host.end_instant()
             yield from self._save(version)
             self._be("idle")
-        host.emit(TrainerReady(weight_version=version))
-        host.end_instant()
 
     def _save(self, version: WeightVersion) -> Generator[Any, Any, None]:
         """Save and evaluate, where that is due."""

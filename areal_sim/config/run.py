@@ -13,6 +13,7 @@ from areal_sched.config.sections import LimitsConfig, SchedulerConfig
 from areal_sched.controller import Scheduler
 from areal_sched.errors import ConfigError
 from areal_sched.limits import Limits
+from areal_sim.config.fault_schedule import check_schedule
 from areal_sim.config.placement import Placement, place
 from areal_sim.config.shared import ClusterConfig, ModelConfig
 from areal_sim.config.simulation import PublishedConfig, SimConfig
@@ -48,6 +49,11 @@ class RunConfig(Section):
         _ = self.placement
         self._check_power()
         self._check_slice()
+        check_schedule(
+            self.sim.faults.schedule,
+            self.servers // self.sim.slice,
+            colocated=self.cluster.colocated,
+        )
         context = self.workload.max_context_tokens
         if context > trainer.micro_batch_tokens:
             raise ConfigError(

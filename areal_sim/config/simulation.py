@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from areal_sched.config.options import Section, choice, flag, number, path, string, table, whole
 from areal_sched.errors import ConfigError
+from areal_sim.config.fault_schedule import ScheduledFault, read_schedule, reference_note
 from areal_sim.costs.constants import Factors
 
 
@@ -191,6 +192,7 @@ class FaultsConfig(Section):
     """What goes wrong. By default nothing does."""
 
     TABLE: ClassVar[str] = "sim.faults"
+    NOTE: ClassVar[str] = reference_note()
 
     server_mean_time_between_failures_s: float | None = number(
         "each server fails at random after this long on average; `inf`: never",
@@ -205,6 +207,27 @@ class FaultsConfig(Section):
     slow_network_factor: float = number(
         "weight transfers take this many times as long", 1.0, least=1
     )
+    schedule: tuple[ScheduledFault, ...] = ()
+
+    @classmethod
+    def further_keys(cls) -> tuple[str, ...]:
+        """The schedule, a list of tables."""
+        return ("schedule",)
+
+    @classmethod
+    def from_further(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The schedule, read."""
+        return {"schedule": read_schedule(values["schedule"])}
+
+    def further(self) -> Iterator[tuple[str, Any]]:
+        """The schedule, if there is one."""
+        if self.schedule:
+            yield "schedule", [fault.table() for fault in self.schedule]
+
+    @classmethod
+    def further_rows(cls) -> Iterator[tuple[str, str, str, str, str]]:
+        """The schedule, as the reference page lists it."""
+        yield "schedule", "a list of tables", "", "`[]`", "faults at given times, see below"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

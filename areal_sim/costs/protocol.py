@@ -49,6 +49,13 @@ class ServerCost:
         if self.decode_base_fs + self.decode_per_rollout_fs == 0:
             raise ConfigError("decode_base_fs = decode_per_rollout_fs = 0: decoding takes no time")
 
+    def slowed(self, factor: float) -> ServerCost:
+        """All coefficients times `factor`."""
+        if factor == 1.0:
+            return self
+        fields = {f.name: round(getattr(self, f.name) * factor) for f in dataclasses.fields(self)}
+        return ServerCost(**fields)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerCost:

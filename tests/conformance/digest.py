@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 from areal_sched import JournalWriter, Limits, built_in, load
+from benchmarks.variations import accepted
 from tests.conformance.choices import Choices, Temper
-from tests.conformance.drive import accepted, drive
+from tests.conformance.drive import drive
 
 
 def digest(path: str) -> str:

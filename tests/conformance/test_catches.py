@@ -29,8 +29,9 @@ from areal_sched import (
     replay,
 )
 from areal_sched.schedulers.areal import Areal
+from benchmarks.variations import Refused, accepted, options_of, unit_of
 from tests.conformance.choices import Choices, Temper
-from tests.conformance.drive import Refused, Run, accepted, drive, options_of, unit_of
+from tests.conformance.drive import Run, drive
 
 LIMITS = Limits(train_batch_rollouts=4, group_size=2, eta=1, max_rollouts_in_flight=16)
 

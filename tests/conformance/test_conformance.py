@@ -4,7 +4,7 @@ Every file in ``areal_sched/schedulers`` is found by itself. To have your own sc
 
     AREAL_CONFORMANCE=my_package.my_module:MyScheduler pytest tests/conformance
 
-Its options are varied where their names are those of `drive.OPTIONS`.
+Its options are varied where their names are those of `benchmarks.variations.OPTIONS`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,14 @@ from areal_sched import (
     Limits,
     ServerJoined,
     ServerLost,
-    built_in,
     load,
     replay,
 )
+from benchmarks.variations import BASIC, Refused, accepted, options_of, schedulers, unit_of
 from tests.conformance.choices import Choices, Temper
-from tests.conformance.drive import BASIC, Refused, Run, accepted, drive, options_of, unit_of
+from tests.conformance.drive import Run, drive
 
-EXTRA: tuple[str, ...] = ("examples.generate_ahead:GenerateAhead",)
-"""Import paths, ``module:Class``, of schedulers that live elsewhere in this repository."""
-
-PATHS = [*built_in(), *EXTRA, *filter(None, os.environ.get("AREAL_CONFORMANCE", "").split(","))]
+PATHS = [*schedulers(), *filter(None, os.environ.get("AREAL_CONFORMANCE", "").split(","))]
 
 MOST_LAG = {"synchronous": 0, "one_step_off": 1}
 """What some schedulers promise beyond the limits: the greatest lag they ever train with."""

@@ -6,7 +6,7 @@ import hashlib
 
 from areal_sched import Limits, built_in
 from areal_sim.faults import Faults
-from tests.conformance.drive import accepted
+from benchmarks.variations import accepted
 from tests.sim.worlds import US, World, live_through
 
 LIMITS = Limits(train_batch_rollouts=6, group_size=2, eta=2, max_lag=3, max_rollouts_in_flight=14)

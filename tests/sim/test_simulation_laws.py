@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from analysis.audit import JournalAudit
 from areal_sched import (
     Limits,
     RolloutFinished,
@@ -25,9 +26,8 @@ from areal_sched import (
 )
 from areal_sim.faults import Faults
 from areal_sim.simulation import Simulation, SimulationError
-from tests.conformance.drive import accepted
+from benchmarks.variations import accepted
 from tests.sim.digest import busy_world
-from tests.sim.journal_audit import JournalAudit
 from tests.sim.setups import (
     MS,
     begin,

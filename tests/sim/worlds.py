@@ -13,13 +13,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from analysis.accounts import accounts
+from analysis.audit import JournalAudit
 from analysis.tiling import check_tiling
 from areal_sched import JournalReader, Limits, ServerId, load, replay
 from areal_sim.costs.protocol import ClientCost, HostCost, ServerCost
+from areal_sim.executor import BACKLOG_GROUPS
 from areal_sim.faults import Faults
 from areal_sim.simulation import Setup
-from tests.conformance.drive import accepted, options_of, unit_of
-from tests.sim.journal_audit import JournalAudit
+from benchmarks.variations import accepted, options_of, unit_of
 from tests.sim.setups import (
     Listed,
     Ran,
@@ -220,7 +221,7 @@ def live_through(world: World) -> Ran:
         for number, server in executor.servers.items():
             if not server.alive:
                 executor.return_server(number)
-    assert simulation.run(MOST_EVENTS), f"no end in sight: {simulation._deadlock()}"
+    assert simulation.run(MOST_EVENTS), f"no end in sight: {simulation.whereabouts()}"
     return run.end()
 
 
@@ -237,7 +238,7 @@ def check(world: World) -> tuple[Ran, JournalAudit]:
     again = load(world.path, world.limits, world.options)
     assert replay(entries, again, world.limits) == len(entries)
 
-    audit = JournalAudit(world.limits, whole).read(entries)
+    audit = JournalAudit(world.limits, whole, BACKLOG_GROUPS).read(entries)
     counted = (audit.count("trained"), audit.count("failed"), audit.count("dropped"))
     assert counted == (state.trained, state.failed, state.dropped)
     assert sorted(state.rollouts) == audit.live()
