@@ -252,7 +252,7 @@ class Simulation:
         except EmptySchedule:
             if not state.servers:
                 raise NoServerLeft(
-                    f"no server is left at {self.now_ns / NS_PER_S:.3f} s, and none will be back:"
+                    f"no server is left at {state.now_ns / NS_PER_S:.3f} s, and none will be back:"
                     f" {state.weight_version} of {steps} training steps are done"
                 ) from None
             raise SimulationError(self._deadlock()) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import tempfile
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,12 @@ from areal_sched import (
     JournalReader,
     JournalWriter,
     LoadWeights,
+    RolloutFailed,
+    RolloutsInterrupted,
+    ServerJoined,
+    ServerLost,
     StartTrainStep,
+    TrainStepFailed,
     TrainStepFinished,
     WeightsLoaded,
     load,
@@ -34,6 +40,13 @@ from areal_sim.config.fault_schedule import joining
 from areal_sim.executor import BACKLOG_GROUPS
 from areal_sim.simulation import NoServerLeft, Simulation
 from benchmarks.fault_cases import Case, Timeline, draw_case, draw_faults
+from benchmarks.recount import recount
+
+FAULTS = (ServerLost, ServerJoined, TrainStepFailed, RolloutFailed, RolloutsInterrupted)
+"""Events after which all that the state counts is counted again."""
+
+COUNT_EVERY = 16
+"""And after every so manieth event."""
 
 MOST_EVENTS = 200_000
 """Happenings in which a run must come to its end; it takes a few hundred."""
@@ -144,7 +157,7 @@ class _Run:
     """
 
     def __init__(self, case: Case, *, checked: bool = True) -> None:
-        self._checked = checked
+        self._case = case
         self._stream = _Kept()
         header = _header(case)
         self._writer = JournalWriter(self._stream, header)
@@ -219,6 +232,17 @@ class _Run:
                 f"{event}: {state.next_rollout_id} started are not {len(state.rollouts)} live and"
                 f" {settled} settled"
             )
+        if isinstance(event, FAULTS) or len(self.entries) % COUNT_EVERY == 0:
+            self._count_again(event)
+
+    def _count_again(self, event: Event) -> None:
+        """All that the state counts and keeps in order, from its live rollouts alone."""
+        assert self._begun is not None
+        try:
+            recount(self._begun.state, groups_whole=self._case.groups_whole)
+        except AssertionError as error:
+            wrong = traceback.extract_tb(error.__traceback__)[-1].line
+            raise LawBroken(f"{event}: the state does not keep to: {wrong}") from None
 
     def _measure(self, now_ns: int, measurement: Measurement) -> None:
         self._writer.measure(now_ns, measurement)

@@ -13,9 +13,9 @@ from areal_sched import (
     StartRollouts,
     StartTrainStep,
 )
+from benchmarks.recount import recount
 from tests.conformance.fake_cluster import FakeCluster
 from tests.conformance.fake_records import FakeRollout
-from tests.sched.recount import recount
 
 PLACE_OF_PHASE = {
     Phase.RUNNING: "server",

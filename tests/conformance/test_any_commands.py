@@ -28,10 +28,10 @@ from areal_sched import (
     replay,
 )
 from areal_sched.ids import RolloutId, TimerId, WeightVersion
+from benchmarks.recount import recount
 from tests.conformance.audit import Audit
 from tests.conformance.choices import Choices, Temper
 from tests.conformance.fake_cluster import FakeCluster
-from tests.sched.recount import recount
 
 T = TypeVar("T")
 

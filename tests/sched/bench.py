@@ -34,7 +34,7 @@ from areal_sched import (
 )
 from areal_sched import load as load_scheduler
 from areal_sched.ids import GroupId, PromptId, RolloutId, ServerId, WeightVersion
-from tests.sched.recount import recount
+from benchmarks.recount import recount
 
 LIMITS = Limits(train_batch_rollouts=4, group_size=2, eta=1, max_rollouts_in_flight=8)
 

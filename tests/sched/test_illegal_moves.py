@@ -13,6 +13,7 @@ from areal_sched import (
     UnexpectedEvent,
 )
 from areal_sched.ids import RolloutId, ServerId
+from benchmarks.recount import recount
 from tests.sched.bench import (
     Bench,
     abort,
@@ -35,7 +36,6 @@ from tests.sched.bench import (
     train_failed,
     trained,
 )
-from tests.sched.recount import recount
 
 # ---- illegal events --------------------------------------------------------------------------
 

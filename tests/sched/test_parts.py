@@ -16,6 +16,7 @@ from areal_sched import (
 )
 from areal_sched.fold_commands import COMMAND_FOLDS
 from areal_sched.routing import router
+from benchmarks.recount import recount
 from tests.sched.bench import (
     Bench,
     abort,
@@ -32,7 +33,6 @@ from tests.sched.bench import (
     train,
     trained,
 )
-from tests.sched.recount import recount
 
 # ---- start -----------------------------------------------------------------------------------
 
