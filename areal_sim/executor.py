@@ -76,6 +76,7 @@ class SimExecutor:
         self.new_server: Callable[..., Server] = Server
         self.rewarder: Rewarder
         self.trainer: Trainer
+        self.gone: set[ServerId] = set()  # lost for good
         self.started = self.finished_rollouts = 0
         self._inbox: deque[Event] = deque()
         self._touched: list[Server] = []

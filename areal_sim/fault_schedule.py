@@ -110,6 +110,8 @@ class FaultSchedule:
         return True
 
     def _lose(self, server_id: ServerId, fault: ScheduledFault) -> None:
+        if fault.for_s is None:
+            self._executor.gone.add(server_id)
         self._executor.lose_server(server_id)
         self._after(fault.for_s, partial(self._executor.return_server, server_id))
 

@@ -67,6 +67,8 @@ def _losses(
 ) -> Generator[Any, Any, None]:
     while True:
         yield env.timeout(max(1, round(rng.exponential(mean_s) * NS_PER_S)))
+        if server_id in executor.gone:
+            return
         if not executor.is_up(server_id):
             continue  # lost by the schedule, which lets it return
         executor.lose_server(server_id)

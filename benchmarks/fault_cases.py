@@ -1,8 +1,9 @@
 """Random small runs with random fault schedules, each drawn from one seed.
 
 The times of faults are not only drawn evenly: the same run without faults is simulated first, and
-faults come at its very instants, inside its weight loads, in its first and in its last step. After
-the first fault the run goes another way, so that later ones come at any moment.
+faults come at its very instants, inside its weight loads, in its first and in its last step, and
+while rollouts are being aborted or interrupted. After the first fault the run goes another way, so
+that later ones come at any moment.
 """
 
 from __future__ import annotations
@@ -194,12 +195,14 @@ class Timeline:
         instants: of all events.
         loads: begin and end of weight loads.
         steps: begin and end of training steps.
+        stops: from aborts and interruptions on, as long as they may take.
         end_ns: of the run.
     """
 
     instants: Sequence[int]
     loads: Sequence[tuple[int, int]]
     steps: Sequence[tuple[int, int]]
+    stops: Sequence[tuple[int, int]]
     end_ns: int
 
 
@@ -231,10 +234,15 @@ def draw_faults(case: Case, timeline: Timeline) -> Faults:
 
 
 def _draw_time(rng: random.Random, timeline: Timeline) -> int:
-    where = rng.choice(("instant", "load", "load", "first", "last", "any", "any"))
+    where = rng.choice(("instant", "load", "load", "first", "last", "stop", "any", "any"))
     if where == "instant":
         return rng.choice(timeline.instants)
-    spans = {"load": timeline.loads, "first": timeline.steps[:1], "last": timeline.steps[-1:]}
+    spans = {
+        "load": timeline.loads,
+        "first": timeline.steps[:1],
+        "last": timeline.steps[-1:],
+        "stop": timeline.stops,
+    }
     if spans.get(where):
         begin_ns, end_ns = rng.choice(spans[where])
         return rng.randint(begin_ns, end_ns)

@@ -17,9 +17,11 @@ from analysis.facts import RunFacts
 from analysis.recorder import RunRecorder
 from analysis.tiling import check_tiling
 from areal_sched import (
+    AbortRollouts,
     Command,
     Entry,
     Event,
+    InterruptRollouts,
     JournalReader,
     JournalWriter,
     LoadWeights,
@@ -47,6 +49,9 @@ FAULTS = (ServerLost, ServerJoined, TrainStepFailed, RolloutFailed, RolloutsInte
 
 COUNT_EVERY = 16
 """And after every so manieth event."""
+
+STOP_NS = 15_000_000
+"""About how long it takes until a step is over, and what is to be stopped has stopped."""
 
 MOST_EVENTS = 200_000
 """Happenings in which a run must come to its end; it takes a few hundred."""
@@ -157,12 +162,12 @@ class _Run:
     """
 
     def __init__(self, case: Case, *, checked: bool = True) -> None:
-        self._case = case
+        self._groups_whole = case.groups_whole
         self._stream = _Kept()
         header = _header(case)
         self._writer = JournalWriter(self._stream, header)
         self.entries: list[Entry] = []
-        self.audit = JournalAudit(case.setup.limits, case.groups_whole, BACKLOG_GROUPS)
+        self.audit = JournalAudit(case.setup.limits, self._groups_whole, BACKLOG_GROUPS)
         self.recorder = RunRecorder(RunFacts.from_header(header))
         self._begun: Simulation | None = None
         self._begun = self.simulation = Simulation(
@@ -239,7 +244,7 @@ class _Run:
         """All that the state counts and keeps in order, from its live rollouts alone."""
         assert self._begun is not None
         try:
-            recount(self._begun.state, groups_whole=self._case.groups_whole)
+            recount(self._begun.state, groups_whole=self._groups_whole)
         except AssertionError as error:
             wrong = traceback.extract_tb(error.__traceback__)[-1].line
             raise LawBroken(f"{event}: the state does not keep to: {wrong}") from None
@@ -284,6 +289,7 @@ def _timeline(case: Case) -> Timeline:
     instants: list[int] = []
     loads: list[tuple[int, int]] = []
     steps: list[tuple[int, int]] = []
+    stops: list[tuple[int, int]] = []
     loading: dict[int, int] = {}
     began_ns = 0
 
@@ -299,10 +305,12 @@ def _timeline(case: Case) -> Timeline:
                 loading[command.server_id] = now_ns
             elif isinstance(command, StartTrainStep):
                 began_ns = now_ns
+            elif isinstance(command, AbortRollouts | InterruptRollouts):
+                stops.append((now_ns, now_ns + STOP_NS))
 
     simulation = Simulation(
         case.setup, load(case.path, case.setup.limits, case.options), record=note
     )
     if not simulation.run(MOST_EVENTS):
         raise LawBroken(f"without faults, no end in sight: {simulation.whereabouts()}")
-    return Timeline(instants, loads, steps, simulation.now_ns)
+    return Timeline(instants, loads, steps, stops, simulation.now_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -255,10 +256,20 @@ def test_a_group_that_is_given_up_makes_place_for_another() -> None:
         max_rollouts_in_flight=5,
         max_failures_per_group=0,
     )
-    # The first answer of each group comes at once, when there is a place for that one only.
+    # First answers come at once and make place for the next group's, whose reward fails when two
+    # of it are begun.
     source = Listed(lambda group, sample: 10 if sample else 1)
-    run = play(fault(0, "rewards_failed", count=200), limits=limits, source=source)
-    assert run.simulation.state.failed > 200
+    run = play(
+        fault(0, "rewards_failed", count=200),
+        limits=limits,
+        source=source,
+        reward_service_s=0.0005,
+        reward_workers=100,
+    )
+    begun = Counter(
+        c.group_id for e in run.entries for c in e.commands if isinstance(c, StartRollouts)
+    )
+    assert Counter(begun.values())[2] >= 100
     assert len(run.simulation.state.pending) == BACKLOG_GROUPS
 
 
@@ -289,11 +300,14 @@ def test_failed_rollouts_are_the_oldest() -> None:
     assert [(e.now_ns / MS, e.event.rollout_id) for e in failed] == [(5, 0), (5, 1)]  # type: ignore[union-attr]
 
 
-def test_without_servers_for_ever_the_run_says_so() -> None:
+@pytest.mark.parametrize("also_s", [None, 0.05])
+def test_without_servers_for_ever_the_run_says_so(also_s: float | None) -> None:
+    """Also where servers are lost at random beside: those that are gone are not waited for."""
     schedule = tuple(fault(4, "server_lost", server=number) for number in (0, 1))
-    run = begin(setup(TWO, servers=2, faults=Faults(schedule=schedule)), "areal")
+    faults = Faults(schedule=schedule, server_mean_time_between_failures_s=also_s)
+    run = begin(setup(TWO, servers=2, faults=faults), "areal")
     with pytest.raises(NoServerLeft, match=r"no server is left at 0\.004 s, and none will be back"):
-        run.simulation.run()
+        run.simulation.run(10_000)
     run.end()
     check_tiling(run.recorder)
 
