@@ -65,6 +65,16 @@ def at_least(option: str, value: object, least: float) -> None:
         raise ConfigError(f"scheduler.{option} = {value!r}: expected a number >= {least}")
 
 
+def whole(option: str, value: object, least: int) -> None:
+    """Check an option of a scheduler that is a whole number.
+
+    Raises:
+        ConfigError: the value is none, or below the least.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"scheduler.{option} = {value!r}: expected a whole number >= {least}")
+
+
 def flag(option: str, value: object) -> None:
     """Check an option of a scheduler that is true or false.
 
@@ -255,10 +265,17 @@ class WeightUpdates:
     Args:
         mode: what a server does with running rollouts.
         barrier: all servers wait for the last one before any goes on (a global update);
-            otherwise each goes on by itself (a rolling one).
+            otherwise each goes on by itself. By default so unless `servers_at_once` is given.
         hold_for_trainer: after an update, wait also until the trainer has saved and evaluated,
             as AReaL does as released.
+        servers_at_once: so many load at a time (a rolling update), those with the oldest weights
+            first, and the others generate with what they have; None: all. Such an update leaves
+            `route` to choose, where it can, a server that loads nothing: see
+            `areal_sched.routing.router`.
         route: where rollouts of a lost server go.
+
+    Raises:
+        ConfigError: an option is out of range, or `servers_at_once` meets a barrier.
 
     Hand it every event of `EVENTS` first; start rollouts only while `generating`.
     """
@@ -279,14 +296,24 @@ class WeightUpdates:
         mode: UpdateMode,
         route: Router,
         *,
-        barrier: bool = True,
+        barrier: bool | None = None,
         hold_for_trainer: bool = False,
+        servers_at_once: int | None = None,
     ) -> None:
         one_of("mode", mode, MODES)
-        flag("barrier", barrier)
+        if barrier is not None:
+            flag("barrier", barrier)
+        if servers_at_once is not None:
+            whole("servers_at_once", servers_at_once, 1)
+            if barrier:
+                raise ConfigError(
+                    f"scheduler.servers_at_once = {servers_at_once}: with scheduler.barrier = true"
+                    " no server goes on before the last one has loaded; leave one of them out"
+                )
         self._mode = mode
         self._route = route
-        self._barrier = barrier
+        self._barrier = servers_at_once is None if barrier is None else barrier
+        self._at_once = servers_at_once
         self._hold_for_trainer = hold_for_trainer
         self._held = False
         self._loading: set[ServerId] = set()
@@ -303,17 +330,17 @@ class WeightUpdates:
         """Load weights where they are old; resume, if allowed, where generation may go on."""
         if isinstance(event, TrainStepFinished):
             self._held = self._hold_for_trainer
-            for server_id in list(view.servers):
-                yield from self._load(server_id, view)
+            yield from self._bring(list(view.servers), view)
         elif isinstance(event, TrainerReady):
             self._held = False
         elif isinstance(event, ServerJoined):
-            yield from self._load(event.server_id, view)
+            yield from self._bring([event.server_id], view)
         elif isinstance(event, ServerLost):
             self._loading.discard(event.server_id)
+            yield from self._bring([], view)
         elif isinstance(event, WeightsLoaded):
             self._loading.discard(event.server_id)
-            yield from self._load(event.server_id, view)
+            yield from self._bring([event.server_id], view)
         elif isinstance(event, RolloutsInterrupted) and not self._barrier:
             # Added to, not replaced: a server may load again before it could resume these.
             self._waiting[event.server_id] += [rollout_id for rollout_id, _ in event.progress]
@@ -322,6 +349,23 @@ class WeightUpdates:
                 yield from self._resume_all(view)
             elif isinstance(event, (WeightsLoaded, RolloutsInterrupted)):
                 yield from self._resume_on(event.server_id, view)
+
+    def _bring(self, server_ids: Iterable[ServerId], view: ClusterView) -> Iterator[Command]:
+        """Load where weights are old: on these servers or, rolling, wherever it is due."""
+        if self._at_once is None:
+            for server_id in server_ids:
+                yield from self._load(server_id, view)
+            return
+        while len(self._loading) < self._at_once:
+            # The oldest first: where versions come faster than a round takes, none is left out.
+            old = [
+                (server.weight_version, server.server_id)
+                for server in view.servers.values()
+                if server.loading is None and server.weight_version < view.weight_version
+            ]
+            if not old:
+                return
+            yield from self._load(min(old)[1], view)
 
     def _load(self, server_id: ServerId, view: ClusterView) -> Iterator[Command]:
         server = view.servers[server_id]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from areal_sched.errors import ConfigError, nearest
 from areal_sched.ids import ServerId
+from areal_sched.records import Server
 from areal_sched.view import ClusterView
 
 Router: TypeAlias = Callable[[ClusterView], ServerId | None]
@@ -108,31 +109,70 @@ class CountIndex:
 
 
 class RoundRobin:
-    """Servers in turn, by id, skipping lost ones."""
+    """Servers in turn, by id, skipping lost ones.
 
-    def __init__(self) -> None:
+    Args:
+        spare_loading: skip servers that are loading weights too, unless all are.
+    """
+
+    def __init__(self, *, spare_loading: bool = False) -> None:
         self._last = -1
+        self._spare_loading = spare_loading
 
     def __call__(self, view: ClusterView) -> ServerId | None:
         """The next server, or None without servers."""
         ids = sorted(view.servers)
+        if self._spare_loading:
+            ids = [i for i in ids if view.servers[i].loading is None] or ids
         if not ids:
             return None
         self._last = next((i for i in ids if i > self._last), ids[0])
         return ServerId(self._last)
 
 
-def router(name: str) -> Router:
+class Sparing:
+    """The least loaded server among those that are not loading weights, or else among all.
+
+    Args:
+        route: the least loaded among all, lowest id first.
+        load: of a server; `route` goes by the same.
+    """
+
+    def __init__(self, route: Router, load: Callable[[Server], int]) -> None:
+        self._route = route
+        self._load = load
+
+    def __call__(self, view: ClusterView) -> ServerId | None:
+        """That server, or None without servers."""
+        server_id = self._route(view)
+        if server_id is None or view.servers[server_id].loading is None:
+            return server_id
+        free = [
+            (self._load(server), server.server_id)
+            for server in view.servers.values()
+            if server.loading is None
+        ]
+        return min(free)[1] if free else server_id
+
+
+def router(name: str, *, spare_loading: bool = False) -> Router:
     """Return the router of that name: ``least_loaded``, ``round_robin`` or ``least_kv``.
+
+    Args:
+        name: of the router.
+        spare_loading: choose among servers that are not loading weights, if there are any. What is
+            sent to one that loads has to wait, and with few rollouts left it looks least loaded.
 
     Raises:
         ConfigError: there is no such router.
     """
     if name == "least_loaded":
-        return methodcaller("least_loaded")
+        route: Router = methodcaller("least_loaded")
+        return Sparing(route, lambda server: len(server.rollouts)) if spare_loading else route
     if name == "least_kv":
-        return methodcaller("least_kv")
+        route = methodcaller("least_kv")
+        return Sparing(route, lambda server: server.known_kv_tokens) if spare_loading else route
     if name == "round_robin":
-        return RoundRobin()
+        return RoundRobin(spare_loading=spare_loading)
     known = ("least_loaded", "least_kv", "round_robin")
     raise ConfigError(f"scheduler.routing = {name!r}{nearest(name, known)}")

@@ -24,6 +24,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "routing": ("least_loaded", "round_robin", "least_kv"),
     "mode": ("interrupt", "in_place", "drain"),
     "barrier": (True, False),
+    "servers_at_once": (None, 1, 2),
     "resume_after": ("load", "evaluation"),
     "over_provision": (1.0, 1.5, 3.0),
     "alpha": (0.0, 0.5, 1.0),

@@ -24,8 +24,10 @@ class Areal:
             its answers until the last has its reward, and they are trained in one step).
         routing: ``least_loaded``, ``round_robin`` or ``least_kv``.
         mode: ``interrupt`` as in the paper; ``drain`` is its non-interruptible ablation.
-        barrier: servers wait for each other after an update, as in the paper's system.
+        barrier: servers wait for each other after an update, as in the paper's system; by default
+            unless `servers_at_once` is given.
         resume_after: ``load``, or ``evaluation`` as the released system does.
+        servers_at_once: update so many servers at a time, while the others generate; None: all.
     """
 
     def __init__(
@@ -35,16 +37,21 @@ class Areal:
         unit: parts.Unit = "rollout",
         routing: str = "least_loaded",
         mode: UpdateMode = "interrupt",
-        barrier: bool = True,
+        barrier: bool | None = None,
         resume_after: str = "load",
+        servers_at_once: int | None = None,
     ) -> None:
         parts.one_of("unit", unit, parts.UNITS)
         parts.one_of("resume_after", resume_after, ("load", "evaluation"))
         self._unit = unit
         self._batch = limits.train_batch_rollouts
-        self._route = router(routing)
+        self._route = router(routing, spare_loading=servers_at_once is not None)
         self._updates = parts.WeightUpdates(
-            mode, self._route, barrier=barrier, hold_for_trainer=resume_after == "evaluation"
+            mode,
+            self._route,
+            barrier=barrier,
+            hold_for_trainer=resume_after == "evaluation",
+            servers_at_once=servers_at_once,
         )
 
     def decide(self, event: Event, view: ClusterView) -> Iterable[Command]:

@@ -22,7 +22,7 @@ class BoundedLag:
 
     Args:
         limits: ``max_lag`` must be set; ``eta`` may be infinite.
-        unit, routing, mode: as for `areal_sched.schedulers.areal.Areal`.
+        unit, routing, mode, servers_at_once: as for `areal_sched.schedulers.areal.Areal`.
 
     Raises:
         ConfigError: ``max_lag`` is not set.
@@ -35,6 +35,7 @@ class BoundedLag:
         unit: parts.Unit = "group",
         routing: str = "least_loaded",
         mode: UpdateMode = "in_place",
+        servers_at_once: int | None = None,
     ) -> None:
         parts.one_of("unit", unit, parts.UNITS)
         if limits.max_lag is None:
@@ -42,8 +43,10 @@ class BoundedLag:
         self._unit = unit
         self._max_lag = limits.max_lag
         self._given_up: set[GroupId] = set()
-        self._route = router(routing)
-        self._updates = parts.WeightUpdates(mode, self._route, barrier=False)
+        self._route = router(routing, spare_loading=servers_at_once is not None)
+        self._updates = parts.WeightUpdates(
+            mode, self._route, barrier=False, servers_at_once=servers_at_once
+        )
 
     def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
         """Give up what became too old with the new version, then go on like AReaL."""

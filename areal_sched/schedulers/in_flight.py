@@ -22,7 +22,8 @@ class InFlight:
         limits: as for AReaL.
         unit: ``rollout`` or ``group``; see `areal_sched.parts.Unit`.
         routing: ``least_loaded``, ``round_robin`` or ``least_kv``.
-        barrier: new rollouts wait until all servers have loaded.
+        barrier: new rollouts wait until all servers have loaded; not with `servers_at_once`.
+        servers_at_once: update so many servers at a time, while the others generate; None: all.
     """
 
     def __init__(
@@ -32,11 +33,14 @@ class InFlight:
         unit: parts.Unit = "rollout",
         routing: str = "least_loaded",
         barrier: bool = False,
+        servers_at_once: int | None = None,
     ) -> None:
         parts.one_of("unit", unit, parts.UNITS)
         self._unit = unit
-        self._route = router(routing)
-        self._updates = parts.WeightUpdates("in_place", self._route, barrier=barrier)
+        self._route = router(routing, spare_loading=servers_at_once is not None)
+        self._updates = parts.WeightUpdates(
+            "in_place", self._route, barrier=barrier, servers_at_once=servers_at_once
+        )
 
     def decide(self, event: Event, view: ClusterView) -> Iterator[Command]:
         """Push weights, train what is ready, keep the servers full."""

@@ -24,8 +24,11 @@ from areal_sched import (
     JournalReader,
     JournalWriter,
     Limits,
+    LoadWeights,
     ServerJoined,
     ServerLost,
+    TrainStepFinished,
+    WeightsLoaded,
     load,
     replay,
 )
@@ -207,3 +210,53 @@ def test_a_server_may_load_for_longer_than_steps_take(path: str) -> None:
 def test_the_built_in_schedulers_are_all_here() -> None:
     known = "areal", "bounded_lag", "in_flight", "one_step_off", "partial_rollout", "synchronous"
     assert set(known) <= set(PATHS)
+
+
+@pytest.mark.parametrize("path", ["areal", "bounded_lag", "in_flight"])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_no_more_servers_load_at_once_than_may_and_none_is_left_out(
+    path: str, at_once: int
+) -> None:
+    """Whatever the mode, with servers lost and versions that come faster than a round takes."""
+    most = 0
+
+    @settings(max_examples=20)
+    @given(seed=st.integers(0, 2**32 - 1), data=st.data())
+    def explore(seed: int, data: st.DataObject) -> None:
+        nonlocal most
+        varied = {k: v for k, v in options_of(path).items() if k not in ("barrier",)}
+        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in varied.items()}
+        options["servers_at_once"] = at_once
+        temper = Temper(
+            servers=4,
+            fault_rate=data.draw(st.sampled_from((0, 20))),
+            faults=frozenset({"server"}),
+            slow=frozenset({"load"}),
+        )
+        run = check(path, Case(fitting(path, BASIC, options), options, temper, seed, 1200))
+        loading: dict[int, int] = {}
+        held: dict[int, int] = {}
+        published = 0
+        for entry in run.entries:
+            event = entry.event
+            if isinstance(event, ServerJoined):
+                held[event.server_id] = event.weight_version
+            elif isinstance(event, ServerLost):
+                held.pop(event.server_id)
+                loading.pop(event.server_id, None)
+            elif isinstance(event, WeightsLoaded):
+                held[event.server_id] = loading.pop(event.server_id)
+            elif isinstance(event, TrainStepFinished):
+                published = event.weight_version
+            for command in entry.commands:
+                if isinstance(command, LoadWeights):
+                    waiting = [v for s, v in held.items() if s not in loading]
+                    assert held[command.server_id] == min(waiting)
+                    loading[command.server_id] = command.weight_version
+            most = max(most, len(loading))
+            assert len(loading) <= at_once
+            old = sum(version < published for s, version in held.items() if s not in loading)
+            assert len(loading) == at_once or not old, "nobody waits where there is room"
+
+    explore()
+    assert most == at_once

@@ -32,6 +32,8 @@ SCHEDULERS: list[dict[str, Any]] = [
     {"class": "areal"},
     {"class": "areal", "mode": "drain", "unit": "group"},
     {"class": "areal", "barrier": False},
+    {"class": "areal", "servers_at_once": 1},
+    {"class": "areal", "servers_at_once": 1, "mode": "drain", "routing": "least_kv"},
     {"class": "synchronous"},
     {"class": "one_step_off"},
     {"class": "bounded_lag"},
