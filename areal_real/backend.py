@@ -354,6 +354,7 @@ def trainer_settings(config: RealConfig) -> TrainerSettings:
         seed=config.real.seed,
         temperature=config.real.server.temperature,
         held_versions=HELD_VERSIONS if config.real.server.weight_transfer == "collective" else 0,
+        bucket_bytes=config.real.server.bucket_bytes,
         tensor_parallel=trainer.tensor_parallel,
         pipeline_parallel=trainer.pipeline_parallel,
         data_parallel=trainer.data_parallel,

@@ -53,6 +53,12 @@ def options_of(path: str) -> dict[str, tuple[Any, ...]]:
     return {name: vary[name] for name in OPTIONS if name in vary}
 
 
+def agreeing(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without a barrier that contradicts a rolling update."""
+    rolling = options.get("servers_at_once") is not None
+    return {k: v for k, v in options.items() if not (rolling and k == "barrier")}
+
+
 def unit_of(path: str, options: Mapping[str, Any], limits: Limits) -> str | None:
     """The unit of consumption, given or by default; None if the scheduler has no such option."""
     parameter = inspect.signature(type(load(path, limits, options))).parameters.get("unit")

@@ -72,6 +72,12 @@ class ServerConfig(Section):
         ("disk", "collective"),
         "disk",
     )
+    bucket_bytes: int = whole(
+        "`collective`: weights are broadcast in pieces of this size; a server needs it twice beside"
+        " its weights",
+        2**28,
+        unit="byte",
+    )
     temperature: float = number("of sampling", 1.0, above=0, most=2)
     threads: int = whole("CPU threads of one process of a server", 1)
     record_engine: bool = flag(

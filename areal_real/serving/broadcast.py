@@ -44,6 +44,7 @@ class Broadcaster:
         self._device = torch.device(device)
         self._timeout = timedelta(seconds=timeout_s)
         self._group: distributed.ProcessGroup | None = None
+        self._copying: torch.cuda.Stream | None = None
         # A socket of our own: a store by itself listens on all of the machine's addresses.
         self._socket = socket.create_server(
             (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -74,18 +75,41 @@ class Broadcaster:
             rank: rank for rank in range(self._world_size)
         }
 
-    def send(self, tensors: Iterable[torch.Tensor]) -> None:
+    def send(self, buckets: Iterable[torch.Tensor]) -> None:
         """Broadcast tensors one after the other; the server must expect them in this order.
+
+        While one is being broadcast, the next is taken from `buckets` and copied to the device: at
+        most two are there at a time.
 
         Raises:
             RuntimeError: the group has not been joined, or the server is gone.
         """
         if self._group is None:
             raise RuntimeError(f"group {self._name!r} has not been joined")
-        for tensor in tensors:
-            distributed.broadcast(
-                tensor.detach().to(self._device).contiguous(), src=0, group=self._group
-            )
+        under_way: distributed.Work | None = None
+        for bucket in buckets:
+            staged = self._stage(bucket)
+            if under_way is not None:
+                self._finish(under_way)
+            under_way = distributed.broadcast(staged, src=0, group=self._group, async_op=True)
+        if under_way is not None:
+            self._finish(under_way)
+
+    def _stage(self, bucket: torch.Tensor) -> torch.Tensor:
+        if self._device.type != "cuda":
+            return bucket.detach().contiguous()
+        # On a stream of its own, so that it does not wait for the broadcast that is under way.
+        if self._copying is None:
+            self._copying = torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._copying):
+            staged = bucket.detach().to(self._device, non_blocking=True)
+        self._copying.synchronize()
+        return staged
+
+    def _finish(self, broadcast: distributed.Work) -> None:
+        broadcast.wait()
+        if self._device.type == "cuda":  # where waiting only orders streams
+            torch.cuda.current_stream(self._device).synchronize()
 
     def close(self) -> None:
         """Leave the group; may be called again."""

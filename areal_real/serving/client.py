@@ -223,7 +223,10 @@ class ServerClient:
         group: str,
         version: int,
     ) -> None:
-        """Let the server take part in one broadcast per tensor from rank 0, in this order."""
+        """Let the server take part in a broadcast from rank 0: of these tensors' bytes, in order.
+
+        For a moment it needs memory for them twice, beside its own weights.
+        """
         body = {
             "names": list(names),
             "dtypes": list(dtypes),
@@ -231,6 +234,7 @@ class ServerClient:
             "group_name": group,
             "weight_version": str(version),
             "flush_cache": False,
+            "load_format": "flattened_bucket",
         }
         await self._post("update_weights_from_distributed", body, repeat=False)
 

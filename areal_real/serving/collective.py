@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Protocol
 
 from areal_real.serving.client import ServerClient
-
-BUCKET_BYTES = 512 * 1024**2
-"""A server takes in so much before it copies it into the model: what this costs in memory."""
-
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +23,6 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """Of its elements."""
-        return prod(self.shape) * _DTYPE_BYTES[self.dtype]
 
 
 class WeightSender(Protocol):
@@ -57,11 +46,11 @@ class WeightSender(Protocol):
     async def join(self, group: str) -> None:
         """Enter the group as rank 0; ends when the server is in too."""
 
-    async def tensors(self, version: int) -> Sequence[TensorSpec]:
-        """What `send` will send, in its order."""
+    async def buckets(self, version: int) -> Sequence[Sequence[TensorSpec]]:
+        """What `send` will send: the tensors of each broadcast, in its order."""
 
     async def send(self, group: str, version: int) -> None:
-        """Broadcast every tensor of these weights to the group."""
+        """Broadcast these weights to the group, bucket by bucket."""
 
     async def leave(self, group: str) -> None:
         """Forget a group, whatever has become of the server."""
@@ -97,9 +86,9 @@ async def update_by_collective(
     Raises:
         BackendError: either side failed; the server's weights are then a mixture.
     """
-    tensors = await sender.tensors(version)
+    buckets = await sender.buckets(version)
     await client.begin_update()
-    await _both(sender.send(group, version), _receive(client, tensors, group, version))
+    await _both(sender.send(group, version), _receive(client, buckets, group, version))
     await client.end_update()
 
 
@@ -115,9 +104,9 @@ async def _both(*sides: Coroutine[object, object, None]) -> None:
 
 
 async def _receive(
-    client: ServerClient, tensors: Sequence[TensorSpec], group: str, version: int
+    client: ServerClient, buckets: Sequence[Sequence[TensorSpec]], group: str, version: int
 ) -> None:
-    for bucket in _buckets(tensors):
+    for bucket in buckets:
         await client.receive(
             [tensor.name for tensor in bucket],
             [tensor.dtype for tensor in bucket],
@@ -125,16 +114,3 @@ async def _receive(
             group=group,
             version=version,
         )
-
-
-def _buckets(tensors: Sequence[TensorSpec]) -> Iterator[list[TensorSpec]]:
-    bucket: list[TensorSpec] = []
-    size_bytes = 0
-    for tensor in tensors:
-        if bucket and size_bytes + tensor.size_bytes > BUCKET_BYTES:
-            yield bucket
-            bucket, size_bytes = [], 0
-        bucket.append(tensor)
-        size_bytes += tensor.size_bytes
-    if bucket:
-        yield bucket

@@ -242,7 +242,7 @@ class ManagedServer(RequestFlow):
         sender = self._weights.sender
         if sender is not None:
             try:
-                await sender.tensors(version)
+                await sender.buckets(version)
                 return sender
             except BackendError:
                 pass

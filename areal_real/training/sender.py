@@ -36,15 +36,18 @@ class WorldSender:
         """Enter the group as rank 0; ends when the server is in too."""
         await self._ask("join", group=group)
 
-    async def tensors(self, version: int) -> Sequence[TensorSpec]:
-        """What `send` will send, in its order."""
+    async def buckets(self, version: int) -> Sequence[Sequence[TensorSpec]]:
+        """What `send` will send: the tensors of each broadcast, in its order."""
         return [
-            TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
-            for name, dtype, shape in await self._ask("tensors", version=version)
+            [
+                TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
+                for name, dtype, shape in bucket
+            ]
+            for bucket in await self._ask("buckets", version=version)
         ]
 
     async def send(self, group: str, version: int) -> None:
-        """Broadcast every tensor of these weights to the group."""
+        """Broadcast these weights to the group, bucket by bucket."""
         await self._ask("send", group=group, version=version)
 
     async def leave(self, group: str) -> None:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from areal_real.errors import BackendError
 from areal_real.placement.roles import LOOPBACK
 from areal_real.serving.broadcast import Broadcaster
 from areal_real.training.control import LISTEN_VARIABLE
+from areal_real.training.flat import Bucket
 
 DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -32,11 +32,11 @@ class Sending:
     def __init__(self, device: torch.device, versions: int) -> None:
         self._device = device
         self._versions = versions
-        self._held: dict[int, dict[str, Tensor]] = {}
+        self._held: dict[int, Sequence[Bucket]] = {}
         self._groups: dict[str, Broadcaster] = {}
         self._lock = threading.Lock()
 
-    def hold(self, version: int, weights: dict[str, Tensor]) -> None:
+    def hold(self, version: int, weights: Sequence[Bucket]) -> None:
         """Keep weights in host memory, in place of the oldest."""
         with self._lock:
             self._held[version] = weights
@@ -72,14 +72,19 @@ class Sending:
     def _join(self, group: str) -> None:
         self._group(group).join()
 
-    def _tensors(self, version: int) -> list[Any]:
-        weights = self._weights(version)
-        return [[name, DTYPE_NAMES[t.dtype], list(t.shape)] for name, t in weights.items()]
+    def _buckets(self, version: int) -> list[Any]:
+        return [
+            [
+                [name, DTYPE_NAMES[bucket.dtype], list(shape)]
+                for name, shape in zip(bucket.names, bucket.shapes, strict=True)
+            ]
+            for bucket in self._weights(version)
+        ]
 
     def _send(self, group: str, version: int) -> None:
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # of this thread
-        self._group(group).send(self._weights(version).values())
+        self._group(group).send(bucket.flat for bucket in self._weights(version))
 
     def _leave(self, group: str) -> None:
         with self._lock:
@@ -93,7 +98,7 @@ class Sending:
                 raise BackendError(f"there is no group {name!r}")
             return self._groups[name]
 
-    def _weights(self, version: int) -> dict[str, Tensor]:
+    def _weights(self, version: int) -> Sequence[Bucket]:
         with self._lock:
             if version not in self._held:
                 held = ", ".join(map(str, self._held)) or "none"

@@ -40,6 +40,7 @@ class TrainerSettings:
         baseline, divide_by_std, normalise_advantages: see `areal_real.ppo.advantages`.
         held_versions: exported weights that rank 0 keeps in host memory, to send them to servers;
             0: servers read files.
+        bucket_bytes: most bytes of what is broadcast to a server at a time.
         start_timeout_s: for all processes to be up and to have loaded the model.
 
     Raises:
@@ -73,6 +74,7 @@ class TrainerSettings:
     divide_by_std: bool = False
     normalise_advantages: bool = True
     held_versions: int = 0
+    bucket_bytes: int = 2**28
     start_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -118,6 +120,7 @@ _AT_LEAST_1 = (
     "micro_batch_tokens",
     "minibatches",
     "threads",
+    "bucket_bytes",
 )
 _AT_LEAST_0 = ("held_versions", "warmup_steps", "weight_decay", "grad_clip", "entropy_coefficient")
 _ABOVE_0 = ("learning_rate", "temperature", "adam_eps", "clip", "start_timeout_s")

@@ -18,6 +18,7 @@ from areal_real.training.architecture import Architecture
 from areal_real.training.batch import Batch
 from areal_real.training.checkpoint import Counters, is_checkpoint, load, save, weights_folder
 from areal_real.training.clock import Clock, OnSpan
+from areal_real.training.flat import Bucket
 from areal_real.training.micro_batch import MicroBatch, check_batch, micro_batch_of
 from areal_real.training.model import DTYPES, build_model
 from areal_real.training.optimizer import Optimizer
@@ -168,10 +169,10 @@ class Trainer:
         write_folder(self._ranks, folder, fill)
         clock.lap("publish")
 
-    def whole_weights(self) -> dict[str, Tensor]:
+    def whole_weights(self) -> tuple[Bucket, ...]:
         """All weights under Hugging Face's names, copied, on rank 0."""
         clock = Clock(self._on_span, self.counters.version)
-        weights = whole_weights(self._ranks, self.slots, self._served)
+        weights = whole_weights(self._ranks, self.slots, self._served, self._settings.bucket_bytes)
         clock.lap("publish")
         return weights
 

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from areal_real.training.architecture import Architecture
+from areal_real.training.flat import Bucket, Flattener
 from areal_real.training.slots import Shapes, Slot
 from areal_real.training.tensor_files import (
     DTYPE_NAMES,
@@ -149,20 +150,31 @@ def write_config(
 
 
 def whole_weights(
-    ranks: Ranks, slots: Sequence[Slot], values: Callable[[Slot], Tensor]
-) -> dict[str, Tensor]:
+    ranks: Ranks,
+    slots: Sequence[Slot],
+    values: Callable[[Slot], Tensor],
+    bucket_bytes: int,
+) -> tuple[Bucket, ...]:
     """All weights under Hugging Face's names, copied into the host memory of rank 0.
 
     All processes call it; it is empty on the others.
+
+    Args:
+        ranks: the place of this process.
+        slots: the parameters of this stage.
+        values: this rank's part of a parameter's value; called on all processes alike.
+        bucket_bytes: most bytes of a bucket.
     """
-    own = {
-        name: tensor.detach().to("cpu", copy=True)
-        for name, tensor in _whole_tensors(ranks, slots, values)
-    }
+    joined = Flattener(bucket_bytes, pinned=ranks.device.type == "cuda")
+    own: dict[str, Tensor] = {}
+    for name, tensor in _whole_tensors(ranks, slots, values):
+        if ranks.rank == 0:
+            joined.add(name, tensor)
+        else:
+            own[name] = tensor.detach().to("cpu", copy=True)
     if ranks.pipeline_parallel == 1:
-        return own if ranks.rank == 0 else {}
+        return joined.finish()
     per_stage = ranks.size // ranks.pipeline_parallel
-    joined = own if ranks.rank == 0 else {}
     for stage in range(1, ranks.pipeline_parallel):
         writer = stage * per_stage
         mine = [[name, DTYPE_NAMES[t.dtype], list(t.shape)] for name, t in own.items()]
@@ -171,9 +183,10 @@ def whole_weights(
                 dist.send(own[name].contiguous(), 0, ranks.control)
             elif ranks.rank == 0:
                 dtype = next(d for d, text in DTYPE_NAMES.items() if text == kind)
-                joined[name] = torch.empty(shape, dtype=dtype)
-                dist.recv(joined[name], writer, ranks.control)
-    return joined
+                received = torch.empty(shape, dtype=dtype)
+                dist.recv(received, writer, ranks.control)
+                joined.add(name, received)
+    return joined.finish()
 
 
 def describe(exc: OSError) -> str:

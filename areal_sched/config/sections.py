@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
@@ -157,6 +158,9 @@ The options of the built-in schedulers are on their [reference pages](areal_sche
             return  # `load` has the message for it, or there are no annotations to go by
         for key, value in self.options:
             hint = hints.get(key)
+            if typing.get_origin(hint) in (types.UnionType, typing.Union):
+                kinds = [x for x in typing.get_args(hint) if x is not types.NoneType]
+                hint = kinds[0] if len(kinds) == 1 else None  # None: left out; no file can say it
             plain = value
             if hint is float and isinstance(value, int) and not isinstance(value, bool):
                 plain = float(value)

@@ -32,7 +32,15 @@ from areal_sched import (
     load,
     replay,
 )
-from benchmarks.variations import BASIC, Refused, accepted, options_of, schedulers, unit_of
+from benchmarks.variations import (
+    BASIC,
+    Refused,
+    accepted,
+    agreeing,
+    options_of,
+    schedulers,
+    unit_of,
+)
 from tests.conformance.choices import Choices, Temper
 from tests.conformance.drive import Run, drive
 
@@ -76,7 +84,7 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> Case:
         max_rollouts_in_flight=group_size * groups_in_flight + draw(st.integers(0, 1)),
         max_failures_per_group=draw(st.integers(0, 3)),
     )
-    options = {k: draw(st.sampled_from(values)) for k, values in options_of(path).items()}
+    options = agreeing({k: draw(st.sampled_from(v)) for k, v in options_of(path).items()})
     kinds = ("load", "join", "ready", "reward", "abort", "interrupt", "finish", "step", "prompt")
     temper = Temper(
         servers=draw(st.integers(1, 3)),
@@ -91,6 +99,11 @@ def cases(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> Case:
         seed=draw(st.integers(0, 2**32 - 1)),
         choices=draw(st.integers(1, 6)) * 250,
     )
+
+
+def _drawn(path: str, data: st.DataObject) -> dict[str, Any]:
+    varied = options_of(path).items()
+    return agreeing({k: data.draw(st.sampled_from(v), label=k) for k, v in varied})
 
 
 def check(path: str, case: Case) -> Run:
@@ -168,7 +181,7 @@ def test_survives_the_loss_of_all_servers_at_any_moment(path: str) -> None:
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def explore(seed: int, data: st.DataObject) -> None:
         nonlocal outages
-        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in options_of(path).items()}
+        options = _drawn(path, data)
         temper = Temper(
             servers=2,
             fault_rate=40,
@@ -192,7 +205,7 @@ def test_a_server_may_load_for_longer_than_steps_take(path: str) -> None:
     @settings(max_examples=15)
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def explore(seed: int, data: st.DataObject) -> None:
-        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in options_of(path).items()}
+        options = _drawn(path, data)
         limits = Limits(
             train_batch_rollouts=2,
             group_size=2,
@@ -224,9 +237,7 @@ def test_no_more_servers_load_at_once_than_may_and_none_is_left_out(
     @given(seed=st.integers(0, 2**32 - 1), data=st.data())
     def explore(seed: int, data: st.DataObject) -> None:
         nonlocal most
-        varied = {k: v for k, v in options_of(path).items() if k not in ("barrier",)}
-        options = {k: data.draw(st.sampled_from(v), label=k) for k, v in varied.items()}
-        options["servers_at_once"] = at_once
+        options = agreeing({**_drawn(path, data), "servers_at_once": at_once})
         temper = Temper(
             servers=4,
             fault_rate=data.draw(st.sampled_from((0, 20))),

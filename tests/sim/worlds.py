@@ -20,7 +20,7 @@ from areal_sim.costs.protocol import ClientCost, HostCost, ServerCost
 from areal_sim.executor import BACKLOG_GROUPS
 from areal_sim.faults import Faults
 from areal_sim.simulation import Setup
-from benchmarks.variations import accepted, options_of, unit_of
+from benchmarks.variations import accepted, agreeing, options_of, unit_of
 from tests.sim.setups import (
     Listed,
     Ran,
@@ -135,7 +135,7 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
         max_rollouts_in_flight=group_size * draw(st.integers(1, 6)) + draw(st.integers(0, 1)),
     )
     vary = options_of(path)
-    options = {name: draw(st.sampled_from(values)) for name, values in vary.items()}
+    options = agreeing({name: draw(st.sampled_from(values)) for name, values in vary.items()})
     servers = draw(st.integers(1, 3))
     which = st.frozensets(st.integers(0, servers - 1), min_size=1)
     action = st.tuples(st.integers(0, 40), st.sampled_from(("lose", "return")), which)

@@ -102,9 +102,9 @@ class Partner:
     async def join(self, group: str) -> None:
         await self.acall("join", group=group)
 
-    async def tensors(self, version: int) -> Sequence[TensorSpec]:
-        told = await self.acall("tensors", folder=str(self.folder(version)))
-        return [TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in told]
+    async def buckets(self, version: int) -> Sequence[Sequence[TensorSpec]]:
+        told = await self.acall("buckets", folder=str(self.folder(version)))
+        return [[TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in b] for b in told]
 
     async def send(self, group: str, version: int) -> None:
         await self.acall("send", group=group, folder=str(self.folder(version)))

@@ -22,6 +22,9 @@ for _name in ("nms", "qnms"):  # see areal_real/serving/cpu_launcher.py
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from areal_real.serving.broadcast import Broadcaster  # noqa: E402
+from areal_real.training.flat import Bucket, Flattener  # noqa: E402
+
+BUCKET_BYTES = 50_000  # several buckets, one of them a single tensor that is larger
 
 _models: dict[str, Any] = {}
 _groups: dict[str, Broadcaster] = {}
@@ -65,9 +68,18 @@ def greedy(folder: str, ids: list[int], count: int) -> list[int]:
     return ids[-count:]
 
 
-def tensors(folder: str) -> list[tuple[str, str, list[int]]]:
-    state = _model(folder).state_dict()
-    return [(name, str(x.dtype).removeprefix("torch."), list(x.shape)) for name, x in state.items()]
+def _flat(folder: str) -> tuple[Bucket, ...]:
+    flattener = Flattener(BUCKET_BYTES)
+    for name, tensor in _model(folder).state_dict().items():
+        flattener.add(name, tensor)
+    return flattener.finish()
+
+
+def buckets(folder: str) -> list[list[tuple[str, str, list[int]]]]:
+    return [
+        [(name, str(x.dtype).removeprefix("torch."), list(x.shape)) for name, x in bucket.tensors()]
+        for bucket in _flat(folder)
+    ]
 
 
 def listen(group: str, world_size: int) -> int:
@@ -80,7 +92,7 @@ def join(group: str) -> None:
 
 
 def send(group: str, folder: str) -> None:
-    _groups[group].send(_model(folder).state_dict().values())
+    _groups[group].send(bucket.flat for bucket in _flat(folder))
 
 
 def leave(group: str) -> None:

@@ -135,7 +135,8 @@ class Layout:
 
         found = self.trainer(small.ONE_STEP).whole_weights()
         if self.place.rank == 0:
-            save_file({n: t.contiguous() for n, t in found.items()}, self.out / "sent.safetensors")
+            tensors = {n: t.clone() for bucket in found for n, t in bucket.tensors()}
+            save_file(tensors, self.out / "sent.safetensors")
 
     def served(self) -> None:
         """A checkpoint's weights as servers get them."""

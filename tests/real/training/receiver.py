@@ -27,9 +27,13 @@ def main(address: str, port: str, shapes: str, out: str) -> None:
     )
     distributed.distributed_c10d._world.pg_group_ranks[group] = {0: 0, 1: 1}
     tensors = {}
-    for name, dtype, shape in json.loads(shapes):
-        tensors[name] = torch.empty(shape, dtype=getattr(torch, dtype))
-        distributed.broadcast(tensors[name], src=0, group=group)
+    for bucket in json.loads(shapes):
+        named = [(n, torch.empty(s, dtype=getattr(torch, d))) for n, d, s in bucket]
+        flat = torch.empty(sum(tensor.nbytes for _, tensor in named), dtype=torch.uint8)
+        distributed.broadcast(flat, src=0, group=group)
+        sizes = [tensor.nbytes for _, tensor in named]
+        for (name, tensor), part in zip(named, flat.split(sizes), strict=True):
+            tensors[name] = part.view(tensor.dtype).view(tensor.shape).clone()
     save_file(tensors, Path(out))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from areal_real.training.settings import TrainerSettings
 from tests.real.training import small
 
-SETTINGS = TrainerSettings(**{**small.LONG, "held_versions": 2, "start_timeout_s": 180.0})
+SETTINGS = TrainerSettings(
+    **{**small.LONG, "held_versions": 2, "bucket_bytes": 20_000, "start_timeout_s": 180.0}
+)
 TWO_SETTINGS = TrainerSettings(
     **{**small.LONG, "data_parallel": 2, "distributed_optimizer": True, "start_timeout_s": 180.0}
 )
