@@ -29,6 +29,7 @@ from areal_sim.clock import Clock
 from areal_sim.engine import Engine, Request
 from areal_sim.feed import PromptFeed
 from areal_sim.hung import HungServer
+from areal_sim.loading import SharedLoads
 from areal_sim.rewarder import Rewarder
 from areal_sim.server import Server
 from areal_sim.trainer import Trainer
@@ -102,10 +103,11 @@ class SimExecutor:
         server_id: ServerId,
         new_engine: Callable[[], Engine],
         load_ns: Callable[[], int],
+        loads: SharedLoads | None = None,
     ) -> Server:
         """Add a server; it joins at `begin`."""
         version = self._state.weight_version
-        server = self.new_server(self._env, server_id, self, new_engine, load_ns, version)
+        server = self.new_server(self._env, server_id, self, new_engine, load_ns, version, loads)
         self.servers[server_id] = server
         return server
 

@@ -20,6 +20,7 @@ from areal_sim.clock import Clock
 from areal_sim.costs.protocol import FS_PER_NS, ClientCost
 from areal_sim.engine import Engine, Request
 from areal_sim.host import RealTime, SharedHost
+from areal_sim.loading import SharedLoads
 from areal_sim.server import Host, Server
 
 NS_PER_S = 1_000_000_000
@@ -69,7 +70,7 @@ class RemoteServer(Server):
 
     Args:
         env: the simulation.
-        server_id, host, new_engine, load_ns, weight_version: see `Server`.
+        server_id, host, new_engine, load_ns, weight_version, loads: see `Server`.
         client: what the way costs.
         shared: the machine that servers and trainer share, if they do.
         cores: processors that the server takes of it while it works.
@@ -83,6 +84,7 @@ class RemoteServer(Server):
         new_engine: Callable[[], Engine],
         load_ns: Callable[[], int],
         weight_version: WeightVersion,
+        loads: SharedLoads | None = None,
         *,
         client: ClientCost,
         shared: SharedHost | None = None,
@@ -95,7 +97,7 @@ class RemoteServer(Server):
         self._shared = shared
         self._cores = cores
         answers = _Answers(host, measure)
-        super().__init__(clock, server_id, answers, new_engine, load_ns, weight_version)
+        super().__init__(clock, server_id, answers, new_engine, load_ns, weight_version, loads)
         self._executor = host
         self._stop_ns = round(client.stop_s * NS_PER_S)
         self._requests = Pipe(clock, client.dispatch_s, client.dispatch_per_rollout_s)

@@ -17,6 +17,7 @@ from areal_sim.alarm import Alarm
 from areal_sim.clock import Clock
 from areal_sim.costs.protocol import FS_PER_NS
 from areal_sim.engine import Engine, Request
+from areal_sim.loading import SharedLoads
 
 
 class Host(Protocol):
@@ -48,6 +49,7 @@ class Server:
         new_engine: makes an empty engine; called again after a loss.
         load_ns: takes nothing, gives the nanoseconds the next weight load takes.
         weight_version: weights it starts with.
+        loads: those of all servers, where they slow each other down.
 
     Attributes:
         weight_version: weights it generates with.
@@ -62,12 +64,14 @@ class Server:
         new_engine: Callable[[], Engine],
         load_ns: Callable[[], int],
         weight_version: WeightVersion,
+        loads: SharedLoads | None = None,
     ) -> None:
         self._env = env
         self.server_id = server_id
         self._host = host
         self._new_engine = new_engine
         self._load_ns = load_ns
+        self._loads = loads
         self.weight_version = weight_version
         self.engine = new_engine()
         self._cost = self.engine.cost
@@ -163,6 +167,8 @@ class Server:
         self._at_boundary.clear()
         self._alarm.off()
         self._loading = None
+        if self._loads is not None:
+            self._loads.give_up(self.server_id)
         self._lent = self._stopped = False
         self._waits_for_resume = False
         self.alive = False
@@ -229,6 +235,10 @@ class Server:
         self.engine.hold(self._env.now * FS_PER_NS)
         self._be("load")
         life = self._life
+        if self._loads is not None:
+            work_ns = self._load_ns()
+            self._loads.begin(self.server_id, self._env, work_ns, lambda: self._end_load(life))
+            return
         done = self._env.timeout(self._load_ns())
         done.callbacks.append(lambda _: self._end_load(life))
 

@@ -25,6 +25,7 @@ from areal_sim.fault_schedule import FaultSchedule, Network
 from areal_sim.faults import NS_PER_S, Faults, start_losses, stragglers
 from areal_sim.feed import PromptFeed
 from areal_sim.host import SharedHost, SharingTrainer
+from areal_sim.loading import SharedLoads
 from areal_sim.remote import RemoteServer
 from areal_sim.rewarder import Rewarder
 from areal_sim.server import Server
@@ -138,6 +139,8 @@ class Simulation:
             self.executor.end_instant,
         )
         self._network = Network()
+        share_s = setup.costs.weight_load_shared_s()
+        self._loads = SharedLoads(share_s / setup.costs.weight_load_s()) if share_s else None
         self._add_servers()
         start_losses(env, self.executor, setup.faults, setup.servers, setup.seed)
         self.faults = FaultSchedule(env, self.executor, self._network, self._join_server)
@@ -203,6 +206,7 @@ class Simulation:
             ServerId(len(self.executor.servers)),
             new_engine,
             lambda: load_ns if network.slowness == 1.0 else round(load_ns * network.slowness),
+            self._loads,
         )
 
     def _join_server(self) -> None:

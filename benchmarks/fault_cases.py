@@ -24,7 +24,7 @@ from areal_sim.costs import FittedCosts, ServerCost, TrainerCost
 from areal_sim.costs.protocol import ClientCost, HostCost
 from areal_sim.faults import NS_PER_S, Faults
 from areal_sim.simulation import Setup
-from benchmarks.variations import Refused, accepted, options_of, schedulers, unit_of
+from benchmarks.variations import Refused, accepted, agreeing, options_of, schedulers, unit_of
 from traces import GroupBatch
 
 MOST_FAULTS = 9
@@ -103,7 +103,7 @@ def draw_case(seed: int) -> Case:
         max_failures_per_group=rng.choice((0, 1, 3)),
     )
     while True:
-        options = {name: rng.choice(values) for name, values in options_of(path).items()}
+        options = agreeing({name: rng.choice(values) for name, values in options_of(path).items()})
         try:
             limits = accepted(path, limits, options)
             break

@@ -12,7 +12,7 @@ import numpy as np
 from analysis.calibration.client import ClientTimes, Samples, collect
 from analysis.calibration.engine import EngineFit, Part, busy_between, fit_engine, slowness
 from analysis.calibration.host import Demand, demand_of
-from analysis.calibration.least_squares import Fit, fit
+from analysis.calibration.least_squares import Fit, Floats, fit
 from analysis.calibration.rewards import RewardTimes, reward_times, workload
 from analysis.calibration.trainer import TrainerFit, TrainerLayout, fit_trainer
 from analysis.errors import AnalysisError
@@ -172,7 +172,7 @@ def calibrate(
         engine=engine,
         demand=demand,
         trainer=trainer,
-        load=_load(only, engine.slowdown),
+        load=fit_load(only, engine.slowdown),
         client=_client(paths, only),
         rewards=reward_times(
             JournalReader(paths[0]),
@@ -214,9 +214,22 @@ def room_of(path: Path) -> Room:
     raise AnalysisError(f"{path}: no server joined")
 
 
-def _load(parts: Sequence[Part], slowdown: float) -> Fit | None:
-    """Of weights into a server, what a shared machine costs taken off."""
-    seconds, slow = [], []
+def fit_load(parts: Sequence[Part], slowdown: float) -> Fit | None:
+    """Of weights into a server, what a shared machine costs taken off.
+
+    What other servers add that load at the same time can be told apart only where journals have
+    both: of an update of all at once and of a rolling one, say. Otherwise the time is fitted as it
+    was, with as many others as there were.
+
+    Args:
+        parts: of journals.
+        slowdown: of a server by a trainer at work.
+
+    Returns:
+        With the coefficient ``load_s``, and ``load_shared_s`` where it is determined; None without
+        a load.
+    """
+    seconds, slow, others = [], [], []
     for part in parts:
         spans = part.recorder.server_spans
         start, end = np.asarray(spans["start_ns"]), np.asarray(spans["end_ns"])
@@ -226,11 +239,27 @@ def _load(parts: Sequence[Part], slowdown: float) -> Fit | None:
         shared = busy_between(part.recorder, start[loads], end[loads]) / np.maximum(length, 1)
         seconds.append(length * NS)
         slow.append(slowness(shared, slowdown))
+        others.append(_overlap(start[loads], end[loads]) / np.maximum(length, 1))
     joined = np.concatenate(seconds)
     if not len(joined):
         return None
-    column = np.concatenate(slow)[:, None]
-    return fit("load weights", ("load_s",), column, joined, np.ones(len(joined)))
+    alone = np.concatenate(slow)[:, None]
+    beside = np.concatenate(others)[:, None]
+    scale = np.ones(len(joined))
+    if np.ptp(beside) > 0:
+        both = np.hstack([alone, alone * beside])
+        found = fit("load weights", ("load_s", "load_shared_s"), both, joined, scale)
+        if all(coefficient.determined for coefficient in found.coefficients):
+            return found
+    return fit("load weights", ("load_s",), alone, joined, scale)
+
+
+def _overlap(start_ns: Floats, end_ns: Floats) -> Floats:
+    """Of each interval, its time in common with each other one, summed."""
+    common = np.minimum(end_ns[:, None], end_ns) - np.maximum(start_ns[:, None], start_ns)
+    np.fill_diagonal(common, 0)
+    summed: Floats = np.maximum(common, 0).sum(axis=1)
+    return summed
 
 
 def _client(paths: Sequence[Path], parts: Sequence[Part]) -> ClientTimes:

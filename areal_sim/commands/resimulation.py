@@ -25,6 +25,7 @@ def costs_of(calibration: Calibration) -> FittedCosts:
         trainer_cost=_trainer(calibration),
         publish_s=_only(calibration.trainer.publish),
         load_s=_only(calibration.load),
+        load_shared_s=_second(calibration.load),
         client_cost=ClientCost(
             **{
                 name: getattr(calibration.client, name) or 0.0
@@ -73,6 +74,11 @@ def _trainer(calibration: Calibration) -> TrainerCost:
 def _only(found: Fit | None) -> float:
     """The value of a fit of one coefficient."""
     return 0.0 if found is None else found.coefficients[0].value
+
+
+def _second(found: Fit | None) -> float:
+    """The value of a fit's second coefficient, if it has one."""
+    return found.coefficients[1].value if found and len(found.coefficients) > 1 else 0.0
 
 
 def _host(demand: Demand | None) -> HostCost:

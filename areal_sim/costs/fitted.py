@@ -17,6 +17,7 @@
     [weights]
     publish_s = 2.4
     load_s = 1.1
+    load_shared_s = 0.4           # may be left out
 
     # The rest may be left out.
     [switch]                      # colocated only
@@ -53,12 +54,12 @@ FORMAT = "areal-sim-costs/1"
 
 _SERVER_KEYS = tuple(field.name for field in dataclasses.fields(ServerCost))
 _TRAINER_KEYS = tuple(field.name for field in dataclasses.fields(TrainerCost))
-_WEIGHT_KEYS = ("publish_s", "load_s")
+_WEIGHT_KEYS = ("publish_s", "load_s", "load_shared_s")
 _SWITCH_KEYS = ("to_generate_s", "to_train_s")
 _CLIENT_KEYS = tuple(field.name for field in dataclasses.fields(ClientCost))
 _HOST_KEYS = tuple(field.name for field in dataclasses.fields(HostCost))
 _TOP_KEYS = ("format", "source", "server", "trainer", "weights", "switch", "client", "host")
-_MAY_MISS = ("prefill_per_rollout_fs",)
+_MAY_MISS = ("prefill_per_rollout_fs", "load_shared_s")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class FittedCosts:
         trainer_cost: of the trainer.
         publish_s: `CostProvider.weight_publish_s`.
         load_s: `CostProvider.weight_load_s`.
+        load_shared_s: `CostProvider.weight_load_shared_s`.
         to_generate_s: `CostProvider.switch_s` to generation, None if never measured.
         to_train_s: the same to training.
         client_cost: between scheduler and engines.
@@ -81,6 +83,7 @@ class FittedCosts:
     trainer_cost: TrainerCost
     publish_s: float
     load_s: float
+    load_shared_s: float = 0.0
     to_generate_s: float | None = None
     to_train_s: float | None = None
     client_cost: ClientCost = dataclasses.field(default_factory=ClientCost)
@@ -92,6 +95,8 @@ class FittedCosts:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} = {value!r}: expected a finite number >= 0")
+        if self.load_shared_s > 0 and self.load_s == 0:
+            raise ConfigError(f"load_shared_s = {self.load_shared_s!r}: load_s is 0")
 
     def server(self) -> ServerCost:
         """Coefficients of one inference server."""
@@ -108,6 +113,10 @@ class FittedCosts:
     def weight_load_s(self) -> float:
         """Seconds one server takes to load."""
         return self.load_s
+
+    def weight_load_shared_s(self) -> float:
+        """Seconds more for each other server that loads at the same time."""
+        return self.load_shared_s
 
     def switch_s(self, to: Phase) -> float:
         """Seconds to turn colocated GPUs over; ConfigError if the file has no such time."""
@@ -137,6 +146,7 @@ class FittedCosts:
             trainer_cost=provider.trainer(),
             publish_s=provider.weight_publish_s(),
             load_s=provider.weight_load_s(),
+            load_shared_s=provider.weight_load_shared_s(),
             to_generate_s=provider.switch_s("generate"),
             to_train_s=provider.switch_s("train"),
             client_cost=provider.client(),
@@ -149,7 +159,7 @@ class FittedCosts:
         lines = [f"format = {_text(FORMAT)}", f"source = {_text(self.source)}"]
         lines += _section("server", _SERVER_KEYS, self.server_cost)
         lines += _section("trainer", _TRAINER_KEYS, self.trainer_cost)
-        lines += _section("weights", _WEIGHT_KEYS, self)
+        lines += _section("weights", _WEIGHT_KEYS[: 3 if self.load_shared_s else 2], self)
         measured = [key for key in _SWITCH_KEYS if getattr(self, key) is not None]
         if measured:
             lines += _section("switch", measured, self)

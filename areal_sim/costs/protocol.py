@@ -173,6 +173,9 @@ class CostProvider(Protocol):
     def weight_load_s(self) -> float:
         """One server loads new weights; it is paused meanwhile unless the mode says otherwise."""
 
+    def weight_load_shared_s(self) -> float:
+        """So much longer it takes for each other server that loads at the same time."""
+
     def switch_s(self, to: Phase) -> float:
         """Colocated only: turn the GPUs over to that phase (offload, reload)."""
 

@@ -152,6 +152,10 @@ class Roofline:
             rate = min(factors.broadcast_bytes_per_s, link)
         return factors.weight_load_overhead_s + size / rate
 
+    def weight_load_shared_s(self) -> float:
+        """None: `weight_load_s` is that of all servers at once."""
+        return 0.0
+
     def switch_s(self, to: Phase) -> float:
         """Colocated: move one GPU's parameters and optimizer shard to or from host memory."""
         if to not in ("generate", "train"):

@@ -98,6 +98,10 @@ class TableCosts:
         """The rest's."""
         return self.rest.weight_load_s()
 
+    def weight_load_shared_s(self) -> float:
+        """As the provider of the rest."""
+        return self.rest.weight_load_shared_s()
+
     def switch_s(self, to: Phase) -> float:
         """The rest's."""
         return self.rest.switch_s(to)

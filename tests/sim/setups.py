@@ -103,6 +103,7 @@ def costs(
     *,
     publish_s: float = 0.0,
     load_s: float = 0.0,
+    load_shared_s: float = 0.0,
     switch_s: float = 0.0,
 ) -> FittedCosts:
     """Costs that are written out; by default training, publishing and loading take no time."""
@@ -111,6 +112,7 @@ def costs(
         trainer_cost=trainer or trainer_cost(),
         publish_s=publish_s,
         load_s=load_s,
+        load_shared_s=load_shared_s,
         to_generate_s=switch_s,
         to_train_s=switch_s,
         source="a test",

@@ -49,6 +49,7 @@ class World:
         rooms: answers of full length that fit into a server's KV cache.
         server_fs: fields of `ServerCost`.
         trainer_s: step, publish, load, switch and save.
+        load_share: what one more load adds to each, of its time alone.
         client_s: fields of `ClientCost`.
         host: fields of `HostCost`; never with ``colocated``.
         reward: workers, service seconds, variation.
@@ -69,6 +70,7 @@ class World:
     chunk: int
     server_fs: tuple[int, ...]
     trainer_s: tuple[float, ...]
+    load_share: float
     reward: tuple[int, float, float]
     faults: Faults
     actions: tuple[tuple[int, str, frozenset[int]], ...]
@@ -102,6 +104,7 @@ class World:
                     trainer_cost(step_s, update_per_token_s=step_s / 50),
                     publish_s=publish_s,
                     load_s=load_s,
+                    load_shared_s=load_s * self.load_share,
                     switch_s=switch_s,
                 ),
                 client_cost=ClientCost(**named(ClientCost, self.client_s)),
@@ -179,6 +182,7 @@ def worlds(draw: Callable[[st.SearchStrategy[Any]], Any], path: str) -> World:
             draw(st.sampled_from((0, 10**7, 7_654_321))),
         ),
         trainer_s=tuple(draw(durations) for _ in range(5)),
+        load_share=draw(st.sampled_from((0.0, 0.0, 0.3, 1.0))),
         client_s=client_s,
         host=host,
         reward=(*reward, draw(st.sampled_from((0.0, 1.0)))),

@@ -1,0 +1,213 @@
+"""The cost model of a weight transfer: a latency and a rate for each method, and what it misses."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.calibration.least_squares import Fit, fit
+from benchmarks.weight_transfer.updates import Update
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LOAD = ("latency_s", "per_byte_s", "shared_per_byte_s")
+PUBLISH = ("latency_s", "per_byte_s")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Method:
+    """What one method costs.
+
+    Publishing b bytes takes ``latency_s + per_byte_s * b``. A server that loads them while n - 1
+    others do takes ``latency_s + (per_byte_s + (n - 1) * shared_per_byte_s) * b``: the last is 0
+    where servers do not disturb each other, and as large as ``per_byte_s`` where they share all.
+
+    Attributes:
+        publish, load: the fits.
+    """
+
+    publish: Fit
+    load: Fit
+
+    def publish_s(self, size_bytes: int) -> float:
+        """From the end of a training step until servers can load."""
+        return self.publish["latency_s"] + self.publish["per_byte_s"] * size_bytes
+
+    def load_s(self, size_bytes: int, sharing: int) -> float:
+        """Of one server, while so many load."""
+        per_byte_s = self.load["per_byte_s"] + (sharing - 1) * self.load["shared_per_byte_s"]
+        return self.load["latency_s"] + per_byte_s * size_bytes
+
+    def total_s(self, size_bytes: int, servers: int, sharing: int) -> float:
+        """Until all servers have loaded, so many at a time."""
+        return -(-servers // sharing) * self.load_s(size_bytes, sharing)
+
+
+def fit_methods(updates: Sequence[Update], sizes: Collection[int]) -> dict[str, Method]:
+    """Fit each method to the updates of these sizes.
+
+    Args:
+        updates: all.
+        sizes: in bytes, of those that are fitted to.
+
+    Raises:
+        ValueError: a method has none of these sizes.
+    """
+    found = {}
+    for method in dict.fromkeys(update.method for update in updates):
+        used = [x for x in updates if x.method == method and x.size_bytes in sizes]
+        loads = [(x, seconds) for x in used for seconds in x.loads_s]
+        load = np.array([seconds for _, seconds in loads])
+        size = np.array([float(x.size_bytes) for x, _ in loads])
+        others = np.array([x.sharing - 1.0 for x, _ in loads])
+        publish = np.array([x.publish_s for x in used])
+        sizes_published = np.array([float(x.size_bytes) for x in used])
+        found[method] = Method(
+            fit(
+                f"publish by {method}",
+                PUBLISH,
+                np.column_stack([np.ones(len(publish)), sizes_published]),
+                publish,
+                publish,
+            ),
+            fit(
+                f"load by {method}",
+                LOAD,
+                np.column_stack([np.ones(len(load)), size, others * size]),
+                load,
+                load,
+            ),
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """All updates of one kind, and what the model says of them.
+
+    Attributes:
+        updates: not empty, of one `Update.key`.
+        method: the model's.
+        fitted: whether they were fitted to.
+    """
+
+    updates: Sequence[Update]
+    method: Method
+    fitted: bool
+
+    @property
+    def first(self) -> Update:
+        """One of them."""
+        return self.updates[0]
+
+    def median(self, name: str) -> float:
+        """Of an attribute of the updates; of ``loads_s`` over all servers."""
+        return statistics.median(self._values(name))
+
+    def least(self, name: str) -> float:
+        """Likewise."""
+        return min(self._values(name))
+
+    def _values(self, name: str) -> list[float]:
+        values = [getattr(update, name) for update in self.updates]
+        return [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
+
+    @property
+    def predicted_load_s(self) -> float:
+        """Of one server."""
+        return self.method.load_s(self.first.size_bytes, self.first.sharing)
+
+    @property
+    def load_error(self) -> float:
+        """Prediction over the median measured, less 1."""
+        return self.predicted_load_s / self.median("loads_s") - 1
+
+    @property
+    def total_error(self) -> float:
+        """Likewise, of the time until all have loaded."""
+        first = self.first
+        predicted = self.method.total_s(first.size_bytes, first.servers, first.sharing)
+        return predicted / self.median("total_s") - 1
+
+    @property
+    def publish_error(self) -> float:
+        """Likewise, of publishing."""
+        return self.method.publish_s(self.first.size_bytes) / self.median("publish_s") - 1
+
+
+def cells(updates: Sequence[Update], fitted_sizes: Collection[int]) -> list[Cell]:
+    """Updates by kind, in the order of size, servers and method, each with the model's word."""
+    methods = fit_methods(updates, fitted_sizes)
+    kinds: dict[tuple[int, int, str, int | None], list[Update]] = defaultdict(list)
+    for update in updates:
+        kinds[update.key].append(update)
+    order = sorted(kinds, key=lambda key: (*key[:2], list(methods).index(key[2]), key[3] or 0))
+    return [Cell(kinds[key], methods[key[2]], key[0] in fitted_sizes) for key in order]
+
+
+def table(shown: Sequence[Cell], title: str) -> Table:
+    """All cells; times are medians, in milliseconds."""
+    from rich.table import Table
+
+    found = Table(title=title, title_justify="left")
+    for heading in ("MB", "servers", "by", "at a time"):
+        found.add_column(heading, justify="left" if heading == "by" else "right")
+    for heading in (
+        *("publish", "load, least", "load", "MB/s", "all loaded"),
+        *("stood still", "of the time", "all stood", "model: load", "error", "all loaded, error"),
+    ):
+        found.add_column(heading, justify="right")
+    found.add_column("")
+    for cell in shown:
+        first = cell.first
+        size, load_s, total_s = first.size_bytes, cell.median("loads_s"), cell.median("total_s")
+        found.add_row(
+            f"{size / 1e6:.1f}",
+            f"{first.servers}",
+            first.method,
+            "all" if first.servers_at_once is None else f"{first.servers_at_once}",
+            *(f"{1e3 * cell.median('publish_s'):.0f}", f"{1e3 * cell.least('loads_s'):.0f}"),
+            *(f"{1e3 * load_s:.0f}", f"{size / load_s / 1e6:.0f}", f"{1e3 * total_s:.0f}"),
+            f"{1e3 * cell.median('still_s'):.0f}",
+            f"{cell.median('still_s') / (first.servers * total_s):.0%}",
+            f"{1e3 * cell.median('all_still_s'):.0f}",
+            f"{1e3 * cell.predicted_load_s:.0f}",
+            f"{cell.load_error:+.0%}",
+            f"{cell.total_error:+.0%}",
+            "fitted" if cell.fitted else "predicted",
+        )
+    return found
+
+
+def remarks(shown: Sequence[Cell]) -> list[str]:
+    """The coefficients, and how far off the model is on what it was fitted to and on the rest."""
+    lines = []
+    methods = {cell.first.method: cell.method for cell in shown}
+    for name, method in methods.items():
+        for what in (method.publish, method.load):
+            said = [f"{1e3 * what['latency_s']:.1f} ms"]
+            said += [
+                f"{c.value * 1e9:.3g} ms/MB{' for each other server' * ('shared' in c.name)}"
+                + ("" if c.determined else " (not determined)")
+                for c in what.coefficients[1:]
+            ]
+            lines.append(f"{what.phase}: {' + '.join(said)}")
+        for word, fitted in (("fitted", True), ("predicted", False)):
+            its = [c for c in shown if c.first.method == name and c.fitted is fitted]
+            if its:
+                lines.append(
+                    f"{name}, {word}: median error {_median(c.load_error for c in its)} of a load,"
+                    f" {_median(c.total_error for c in its)} of all loads,"
+                    f" {_median(c.publish_error for c in its)} of publishing"
+                )
+    return lines
+
+
+def _median(errors: object) -> str:
+    return f"{statistics.median(abs(x) for x in errors):.0%}"  # type: ignore[attr-defined]
