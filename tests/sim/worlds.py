@@ -70,11 +70,11 @@ class World:
     chunk: int
     server_fs: tuple[int, ...]
     trainer_s: tuple[float, ...]
-    load_share: float
     reward: tuple[int, float, float]
     faults: Faults
     actions: tuple[tuple[int, str, frozenset[int]], ...]
     seed: int
+    load_share: float = 0.0
     client_s: tuple[float, ...] = (0.0,) * 7
     host: tuple[float | None, float, float] = (None, 0.0, 0.0)
 
