@@ -86,14 +86,15 @@ class Broadcaster:
         """
         if self._group is None:
             raise RuntimeError(f"group {self._name!r} has not been joined")
-        under_way: distributed.Work | None = None
+        under_way: tuple[distributed.Work, torch.Tensor] | None = None
         for bucket in buckets:
             staged = self._stage(bucket)
             if under_way is not None:
-                self._finish(under_way)
-            under_way = distributed.broadcast(staged, src=0, group=self._group, async_op=True)
+                self._finish(under_way[0])
+            work = distributed.broadcast(staged, src=0, group=self._group, async_op=True)
+            under_way = work, staged  # whose memory is not to be used again before it is sent
         if under_way is not None:
-            self._finish(under_way)
+            self._finish(under_way[0])
 
     def _stage(self, bucket: torch.Tensor) -> torch.Tensor:
         if self._device.type != "cuda":

@@ -93,7 +93,7 @@ class Lab:
         samples = [
             Sample(
                 rollout_id=number,
-                group_id=number,
+                group_id=0,
                 prompt_ids=PROMPT,
                 response_ids=PROMPT,
                 behaviour_logprobs=np.full(len(PROMPT), -6.0, np.float32),
