@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from areal_real.config import RealConfig
@@ -24,6 +24,10 @@ from areal_sched.commands import UpdateMode
 from areal_sched.measurements import EngineSteps, ServerSpan
 
 _LOOK_S = 0.02
+
+BUCKET_BYTES: Mapping[str, int] = {"cpu": 2**24, "cuda": 2**28}
+"""Of a broadcast of weights. Each costs a request to the server, some milliseconds, which its bytes
+should outlast. On a CPU much larger ones are slower: fresh memory costs the server more."""
 
 HELD_VERSIONS = 2
 """Versions that the trainer keeps to be sent: a server may still load one when the next is out."""
@@ -354,7 +358,7 @@ def trainer_settings(config: RealConfig) -> TrainerSettings:
         seed=config.real.seed,
         temperature=config.real.server.temperature,
         held_versions=HELD_VERSIONS if config.real.server.weight_transfer == "collective" else 0,
-        bucket_bytes=config.real.server.bucket_bytes,
+        bucket_bytes=config.real.server.bucket_bytes or BUCKET_BYTES[config.real.device],
         tensor_parallel=trainer.tensor_parallel,
         pipeline_parallel=trainer.pipeline_parallel,
         data_parallel=trainer.data_parallel,

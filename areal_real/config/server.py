@@ -72,11 +72,13 @@ class ServerConfig(Section):
         ("disk", "collective"),
         "disk",
     )
-    bucket_bytes: int = whole(
+    bucket_bytes: int | None = whole(
         "`collective`: weights are broadcast in pieces of this size; a server needs it twice beside"
         " its weights",
-        2**28,
+        None,
         unit="byte",
+        optional=True,
+        otherwise="16 MiB on the CPU, 256 MiB on a GPU",
     )
     temperature: float = number("of sampling", 1.0, above=0, most=2)
     threads: int = whole("CPU threads of one process of a server", 1)

@@ -74,7 +74,7 @@ class TrainerSettings:
     divide_by_std: bool = False
     normalise_advantages: bool = True
     held_versions: int = 0
-    bucket_bytes: int = 2**28
+    bucket_bytes: int = 2**24
     start_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:

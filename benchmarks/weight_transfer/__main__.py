@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--servers", type=int, default=2, help="most servers (1 is measured too)")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--mode", choices=("in_place", "interrupt", "drain"), default="in_place")
-    parser.add_argument("--bucket-bytes", type=int, default=2**28)
+    parser.add_argument("--bucket-bytes", type=int, default=2**24)
     parser.add_argument("--out", type=Path, help="keep the measurements in this file")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing, read this file")
     args = parser.parse_args(arguments)
