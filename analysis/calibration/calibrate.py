@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NS = 1e-9
+OTHERS_APART = 0.5
+"""What one more server adds to a load is looked for where the number of others that loaded at the
+same time, the tenths at both ends left out, differs by so much."""
+
 LAYOUT = "layout"
 """Key of the header of a real run's journal; see `areal_real.run.layout_of`."""
 
@@ -246,7 +250,8 @@ def fit_load(parts: Sequence[Part], slowdown: float) -> Fit | None:
     alone = np.concatenate(slow)[:, None]
     beside = np.concatenate(others)[:, None]
     scale = np.ones(len(joined))
-    if np.ptp(beside) > 0:
+    few, many = np.percentile(beside, (10, 90))
+    if many - few >= OTHERS_APART:
         both = np.hstack([alone, alone * beside])
         found = fit("load weights", ("load_s", "load_shared_s"), both, joined, scale)
         if all(coefficient.determined for coefficient in found.coefficients):
