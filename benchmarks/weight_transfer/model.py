@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,8 +49,29 @@ class Method:
         return -(-servers // sharing) * self.load_s(size_bytes, sharing)
 
 
+def by_kind(updates: Iterable[Update]) -> dict[tuple[int, int, str, int | None], list[Update]]:
+    """Updates by their `Update.key`."""
+    kinds: dict[tuple[int, int, str, int | None], list[Update]] = defaultdict(list)
+    for update in updates:
+        kinds[update.key].append(update)
+    return kinds
+
+
+def values(updates: Iterable[Update], name: str) -> list[float]:
+    """Of an attribute, for all updates; of ``loads_s`` for all servers."""
+    found = [getattr(update, name) for update in updates]
+    return [x for value in found for x in (value if isinstance(value, tuple) else (value,))]
+
+
+def median(updates: Iterable[Update], name: str) -> float:
+    """Of `values`."""
+    return statistics.median(values(updates, name))
+
+
 def fit_methods(updates: Sequence[Update], sizes: Collection[int]) -> dict[str, Method]:
-    """Fit each method to the updates of these sizes.
+    """Fit each method to the updates of these sizes: to the median of each kind.
+
+    A machine with other work has outliers, which belong to that work and not to the method.
 
     Args:
         updates: all.
@@ -59,30 +80,18 @@ def fit_methods(updates: Sequence[Update], sizes: Collection[int]) -> dict[str, 
     Raises:
         ValueError: a method has none of these sizes.
     """
+    kinds = by_kind(x for x in updates if x.size_bytes in sizes)
     found = {}
     for method in dict.fromkeys(update.method for update in updates):
-        used = [x for x in updates if x.method == method and x.size_bytes in sizes]
-        loads = [(x, seconds) for x in used for seconds in x.loads_s]
-        load = np.array([seconds for _, seconds in loads])
-        size = np.array([float(x.size_bytes) for x, _ in loads])
-        others = np.array([x.sharing - 1.0 for x, _ in loads])
-        publish = np.array([x.publish_s for x in used])
-        sizes_published = np.array([float(x.size_bytes) for x in used])
+        used = [its for (_, _, name, _), its in kinds.items() if name == method]
+        size = np.array([float(its[0].size_bytes) for its in used])
+        others = np.array([its[0].sharing - 1.0 for its in used])
+        publish = np.array([median(its, "publish_s") for its in used])
+        load = np.array([median(its, "loads_s") for its in used])
+        one = np.ones(len(used))
         found[method] = Method(
-            fit(
-                f"publish by {method}",
-                PUBLISH,
-                np.column_stack([np.ones(len(publish)), sizes_published]),
-                publish,
-                publish,
-            ),
-            fit(
-                f"load by {method}",
-                LOAD,
-                np.column_stack([np.ones(len(load)), size, others * size]),
-                load,
-                load,
-            ),
+            fit(f"publish by {method}", PUBLISH, np.column_stack([one, size]), publish, publish),
+            fit(f"load by {method}", LOAD, np.column_stack([one, size, others * size]), load, load),
         )
     return found
 
@@ -107,16 +116,12 @@ class Cell:
         return self.updates[0]
 
     def median(self, name: str) -> float:
-        """Of an attribute of the updates; of ``loads_s`` over all servers."""
-        return statistics.median(self._values(name))
+        """Of an attribute of the updates."""
+        return median(self.updates, name)
 
     def least(self, name: str) -> float:
         """Likewise."""
-        return min(self._values(name))
-
-    def _values(self, name: str) -> list[float]:
-        values = [getattr(update, name) for update in self.updates]
-        return [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
+        return min(values(self.updates, name))
 
     @property
     def predicted_load_s(self) -> float:
@@ -144,9 +149,7 @@ class Cell:
 def cells(updates: Sequence[Update], fitted_sizes: Collection[int]) -> list[Cell]:
     """Updates by kind, in the order of size, servers and method, each with the model's word."""
     methods = fit_methods(updates, fitted_sizes)
-    kinds: dict[tuple[int, int, str, int | None], list[Update]] = defaultdict(list)
-    for update in updates:
-        kinds[update.key].append(update)
+    kinds = by_kind(updates)
     order = sorted(kinds, key=lambda key: (*key[:2], list(methods).index(key[2]), key[3] or 0))
     return [Cell(kinds[key], methods[key[2]], key[0] in fitted_sizes) for key in order]
 
