@@ -12,7 +12,7 @@ from typing import Any
 
 from areal_sched.errors import ArealError
 from benchmarks import weight_transfer
-from benchmarks.weight_transfer.model import cells, remarks, table
+from benchmarks.weight_transfer.model import cells, markdown, remarks, table
 from benchmarks.weight_transfer.updates import DataError, Update, load, save
 
 SIZES = ("1M", "8M", "26M", "72M", "199M")
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bucket-bytes", type=int, default=2**24)
     parser.add_argument("--out", type=Path, help="keep the measurements in this file")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing, read this file")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(arguments)
     try:
         if args.source is not None:
@@ -44,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             updates, about = _measured(args)
             if args.out is not None:
                 save(args.out, updates, about)
-        _print(updates, about)
+        _print(updates, about, as_markdown=args.markdown)
     except (ArealError, OSError) as error:
         print(f"weight_transfer: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(updates: list[Update], about: dict[str, Any]) -> None:
+def _print(updates: list[Update], about: dict[str, Any], *, as_markdown: bool) -> None:
     from rich.console import Console
 
     sizes = about["sizes"]  # name to bytes
@@ -59,7 +60,10 @@ def _print(updates: list[Update], about: dict[str, Any]) -> None:
     shown = cells(updates, fitted)
     console = Console(highlight=False, width=200)
     title = f"{about['mode']}, buckets of {about['bucket_bytes'] / 2**20:g} MiB, ms"
-    console.print(table(shown, title))
+    if as_markdown:
+        print(markdown(shown))
+    else:
+        console.print(table(shown, title))
     for line in remarks(shown):
         console.print(line, soft_wrap=True)
 

@@ -154,38 +154,62 @@ def cells(updates: Sequence[Update], fitted_sizes: Collection[int]) -> list[Cell
     return [Cell(kinds[key], methods[key[2]], key[0] in fitted_sizes) for key in order]
 
 
+HEADINGS = (
+    *("MB", "servers", "by", "at a time", "publish", "load, least", "load", "MB/s"),
+    *("all loaded", "stood still", "of the time", "all stood", "load by the model", "error"),
+    *("error, all loaded", ""),
+)
+
+
+def rows(shown: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """All cells, as `HEADINGS` has them; times are medians, in milliseconds."""
+    return [_row(cell) for cell in shown]
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    first = cell.first
+    size, load_s, total_s = first.size_bytes, cell.median("loads_s"), cell.median("total_s")
+
+    def ms(seconds: float) -> str:
+        return f"{1e3 * seconds:.0f}"
+
+    return (
+        f"{size / 1e6:.1f}",
+        f"{first.servers}",
+        first.method,
+        "all" if first.servers_at_once is None else f"{first.servers_at_once}",
+        ms(cell.median("publish_s")),
+        ms(cell.least("loads_s")),
+        ms(load_s),
+        f"{size / load_s / 1e6:.0f}",
+        ms(total_s),
+        ms(cell.median("still_s")),
+        f"{cell.median('still_s') / (first.servers * total_s):.0%}",
+        ms(cell.median("all_still_s")),
+        ms(cell.predicted_load_s),
+        f"{cell.load_error:+.0%}",
+        f"{cell.total_error:+.0%}",
+        "fitted" if cell.fitted else "predicted",
+    )
+
+
 def table(shown: Sequence[Cell], title: str) -> Table:
-    """All cells; times are medians, in milliseconds."""
+    """`rows`, for people."""
     from rich.table import Table
 
     found = Table(title=title, title_justify="left")
-    for heading in ("MB", "servers", "by", "at a time"):
-        found.add_column(heading, justify="left" if heading == "by" else "right")
-    for heading in (
-        *("publish", "load, least", "load", "MB/s", "all loaded"),
-        *("stood still", "of the time", "all stood", "model: load", "error", "all loaded, error"),
-    ):
-        found.add_column(heading, justify="right")
-    found.add_column("")
-    for cell in shown:
-        first = cell.first
-        size, load_s, total_s = first.size_bytes, cell.median("loads_s"), cell.median("total_s")
-        found.add_row(
-            f"{size / 1e6:.1f}",
-            f"{first.servers}",
-            first.method,
-            "all" if first.servers_at_once is None else f"{first.servers_at_once}",
-            *(f"{1e3 * cell.median('publish_s'):.0f}", f"{1e3 * cell.least('loads_s'):.0f}"),
-            *(f"{1e3 * load_s:.0f}", f"{size / load_s / 1e6:.0f}", f"{1e3 * total_s:.0f}"),
-            f"{1e3 * cell.median('still_s'):.0f}",
-            f"{cell.median('still_s') / (first.servers * total_s):.0%}",
-            f"{1e3 * cell.median('all_still_s'):.0f}",
-            f"{1e3 * cell.predicted_load_s:.0f}",
-            f"{cell.load_error:+.0%}",
-            f"{cell.total_error:+.0%}",
-            "fitted" if cell.fitted else "predicted",
-        )
+    for heading in HEADINGS:
+        found.add_column(heading, justify="left" if heading in ("by", "") else "right")
+    for row in rows(shown):
+        found.add_row(*row)
     return found
+
+
+def markdown(shown: Sequence[Cell]) -> str:
+    """`rows`, for a page."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---:|---:|---" + "|---:" * 12 + "|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(shown)]
+    return "\n".join(lines)
 
 
 def remarks(shown: Sequence[Cell]) -> list[str]:

@@ -115,6 +115,10 @@ def test_a_file_of_updates_is_read_again_and_shown(
     assert "buckets of 1 MiB" in shown
     assert shown.count("fitted") == 3 * 6 + 2
     assert shown.count("predicted") == 2 * 6 + 2
+    assert main(["--from", str(tmp_path / "a.json"), "--markdown"]) == 0
+    page = capsys.readouterr().out.splitlines()
+    assert {line.count("|") for line in page if line.startswith("|")} == {17}
+    assert "| 1.0 | 2 | disk | 1 | 14 | 23 | 23 | 43 | 46 | 46 | 50% | 0 | 23 |" in page[5]
     assert "load by disk: 20.0 ms + 3 ms/MB + 1 ms/MB for each other server" in shown
 
 
