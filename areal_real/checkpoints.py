@@ -1,23 +1,28 @@
 """Checkpoints of a run: the trainer's state, and how far the journal was.
 
-``checkpoints/step-000012/`` holds what the trainer wrote and, last of all, ``run.json``. A folder
-without that file is no checkpoint: something broke off while it was written.
+``checkpoints/step-000012/`` holds what the trainer wrote and, last of all, ``run.json`` with the
+checksums of all that. It is made under another name and renamed when it is whole. One whose files
+are no longer what was written is set aside, and the one before it taken.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from areal_real.checksums import checksums, difference, seal_broken, sealed
 from areal_real.errors import BackendError
 
 _FACTS = "run.json"
 TRAINER = "trainer"
+DAMAGED = ".damaged"
+"""Ends the name of a checkpoint that was set aside."""
 
 
 class Saver(Protocol):
@@ -46,6 +51,29 @@ class Checkpoint:
         """What the trainer wrote."""
         return self.path / TRAINER
 
+    def damage(self) -> str | None:
+        """What is wrong with its files; None if they are as written, or nothing is known of that.
+
+        Checkpoints of earlier versions of this program have no checksums.
+        """
+        try:
+            return difference(self.trainer, _facts(self.path).get("files", {}))
+        except (OSError, ValueError, TypeError, AttributeError) as exc:
+            return f"{_FACTS}: {exc}"
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What ``run.json`` says.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, KeyError, TypeError, AttributeError: it is not what was written.
+    """
+    facts: dict[str, Any] = json.loads((path / _FACTS).read_text())
+    if seal_broken(facts):
+        raise ValueError("its text is not what was written")
+    return facts
+
 
 class Checkpoints:
     """The checkpoints of one run.
@@ -64,9 +92,43 @@ class Checkpoints:
         return sorted(self._read(), key=lambda found: (found.version, found.entries))
 
     def newest(self) -> Checkpoint | None:
-        """The one to go on from."""
+        """The newest, sound or not."""
         found = self.all()
         return found[-1] if found else None
+
+    def newest_sound(self, note: Callable[[str], None]) -> Checkpoint | None:
+        """The one to go on from; newer ones that are damaged are set aside.
+
+        All files of the newest are read for this.
+
+        Args:
+            note: told of each that is set aside.
+
+        Raises:
+            BackendError: there were some, and all of them are damaged.
+        """
+        reasons = []
+        for path, reason in self._unreadable():
+            reasons.append(self._set_aside(path, reason, note))
+        while (found := self.newest()) is not None:
+            damage = found.damage()
+            if damage is None:
+                return found
+            reasons.append(self._set_aside(found.path, damage, note))
+        if reasons:
+            raise BackendError(
+                f"{self._folder}: no checkpoint to go on from is sound: {'; '.join(reasons)}"
+            )
+        return None
+
+    def _set_aside(self, path: Path, reason: str, note: Callable[[str], None]) -> str:
+        """Keep a damaged checkpoint under a name that nobody takes it by."""
+        aside = path.with_name(path.name + DAMAGED)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.replace(aside)
+        told = f"{path.name}: {reason}"
+        note(f"the checkpoint {told}; it is damaged, and set aside as {aside.name}")
+        return told
 
     async def save(self, saver: Saver, version: int, entries: int) -> Checkpoint:
         """Make a checkpoint and delete the oldest beyond those to be kept.
@@ -85,7 +147,9 @@ class Checkpoints:
         try:
             part.mkdir(parents=True)
             await saver.save(part / TRAINER)
-            text = json.dumps({"version": version, "journal_entries": entries})
+            files = await asyncio.to_thread(checksums, part / TRAINER)
+            facts = {"version": version, "journal_entries": entries, "files": files}
+            text = json.dumps(sealed(facts), indent=1)
             with (part / _FACTS).open("w") as file:
                 file.write(text + "\n")
                 file.flush()
@@ -105,15 +169,31 @@ class Checkpoints:
             shutil.rmtree(gone, ignore_errors=True)
         return Checkpoint(path, version, entries)
 
-    def _read(self) -> Iterator[Checkpoint]:
+    def _paths(self) -> Iterator[Path]:
         for path in self._folder.glob("step-*"):
-            if path.suffix in (".part", ".gone"):
-                continue
-            try:
-                facts = json.loads((path / _FACTS).read_text())
-                yield Checkpoint(path, int(facts["version"]), int(facts["journal_entries"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
+            if path.suffix not in (".part", ".gone", DAMAGED):
+                yield path
+
+    def _read(self) -> Iterator[Checkpoint]:
+        return (found for found in map(_look, self._paths()) if isinstance(found, Checkpoint))
+
+    def _unreadable(self) -> list[tuple[Path, str]]:
+        """Folders that were checkpoints once, and what is wrong with each."""
+        looks = [(path, _look(path)) for path in sorted(self._paths())]
+        return [(path, found) for path, found in looks if isinstance(found, str)]
+
+
+def _look(path: Path) -> Checkpoint | str:
+    """A checkpoint, or why it is none."""
+    try:
+        facts = _facts(path)
+        return Checkpoint(path, int(facts["version"]), int(facts["journal_entries"]))
+    except KeyError as exc:
+        return f"{_FACTS}: has no {exc}"
+    except OSError as exc:
+        return f"{_FACTS}: {exc.strerror or exc}"
+    except (ValueError, TypeError, AttributeError) as exc:
+        return f"{_FACTS}: {exc}"
 
 
 def _settle(folder: Path) -> None:

@@ -247,13 +247,13 @@ class TrainerDriver:
         self._tiler.between = "down"
         reason = str(lost).splitlines()[0]
         self._executor.emit(TrainStepFailed(weight_version=WeightVersion(version), reason=reason))
-        newest = self._checkpoints.newest()
         self._restarts += 1
         if self._restarts > MOST_RESTARTS:
             raise BackendError(f"the trainer was lost {self._restarts} times in step {version}")
         await self.world.stop()
         if self.stopping:
             return None
+        newest = await asyncio.to_thread(self._checkpoints.newest_sound, self._warn)
         if newest is None or newest.version != version - 1:
             raise NoCheckpoint(f"there is no checkpoint of step {version - 1}")
         world = await self._started_unless_stopped(newest.trainer)

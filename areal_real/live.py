@@ -220,13 +220,14 @@ class Live:
 
     def _replay(self, checkpoint: Checkpoint | None) -> Past:
         if checkpoint is None:
-            self._store.cut({})
+            self._store.cut({}, started=0)
             return Past()
         past = replay_first(
             self._folder.journal, checkpoint.entries, self.controller, self._journal.measure
         )
-        live = {int(x): r.generated_tokens for x, r in self.controller.state.rollouts.items()}
-        tokens = self._store.cut(live)
+        state = self.controller.state
+        live = {int(x): r.generated_tokens for x, r in state.rollouts.items()}
+        tokens = self._store.cut(live, started=int(state.next_rollout_id))
         self._folder.forget_after(checkpoint.version)
         self._watcher.note(
             f"going on from step {checkpoint.version}: {past.discarded_steps} later steps,"

@@ -57,10 +57,14 @@ class Run:
         Raises:
             ConfigError: nothing to resume.
             NoCheckpoint: the trainer is lost with steps that no checkpoint has; resume.
-            BackendError: a part failed for good; the run can be resumed.
+            BackendError: a part failed for good; the run can be resumed. Or all checkpoints are
+                damaged, and it cannot.
             ProtocolError: a bug of the scheduler or of ours; the journal ends with the culprit.
         """
-        checkpoint = self._setting.checkpoints.newest() if resume else None
+        checkpoint = None
+        if resume:
+            checkpoints, note = self._setting.checkpoints, self._setting.watcher.note
+            checkpoint = await asyncio.to_thread(checkpoints.newest_sound, note)
         if resume and checkpoint is None:
             raise ConfigError(f"{self._setting.folder.path}: has no checkpoint to resume from")
         before = checkpoint.version if checkpoint else 0

@@ -142,7 +142,8 @@ def _train_in(
     if not folder.model.exists():
         _make_model(config, task, folder)
     checkpoints = Checkpoints(folder.checkpoints, keep=config.real.keep_checkpoints)
-    if resume and checkpoints.newest() is None:
+    # Sound or not is looked at where it is loaded; here it is whether there is, or was, any.
+    if resume and not (checkpoints.newest() or checkpoints.newest_sound(watcher.note)):
         if read_rows(folder.path / "metrics.jsonl"):
             raise ConfigError(
                 f"--out {folder.path}: there are steps, and no checkpoint to go on from; to begin"

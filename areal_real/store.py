@@ -124,11 +124,14 @@ class TrajectoryStore:
             len(rows),
         )
 
-    def cut(self, live: dict[int, int]) -> int:
-        """Keep of each live rollout so many tokens, and nothing of others.
+    def cut(self, live: dict[int, int], *, started: int) -> int:
+        """Keep of each live rollout so many tokens, and nothing of those the journal has not.
+
+        Settled ones stay whole: an older checkpoint may need them, should the newest be damaged.
 
         Args:
             live: tokens that the journal knows of, by rollout.
+            started: rollouts that the journal knows of; their ids count from 0.
 
         Returns:
             Tokens that were discarded.
@@ -140,6 +143,8 @@ class TrajectoryStore:
         known = [row[0] for row in self._execute("SELECT DISTINCT rollout_id FROM segments")]
         with self._transaction():
             for rollout_id in sorted({*known, *live}):
+                if rollout_id < started and rollout_id not in live:
+                    continue
                 answer = self.answer(rollout_id)
                 keep = live.get(rollout_id, 0)
                 if keep > len(answer):

@@ -28,6 +28,8 @@ from areal_sched.config.options import toml_value
 from areal_sched.events import TrainStepFinished
 from tests.real.run.fakes import MOST_TOKENS, Counting, MadeUpBackend, Silent, Troubles
 
+MOST_RESUMPTIONS = 200
+
 SCHEDULERS: list[dict[str, Any]] = [
     {"class": "areal"},
     {"class": "areal", "mode": "drain", "unit": "group"},
@@ -84,10 +86,11 @@ def config_of(
 
 def to_the_end(config: RealConfig, folder: Path, backend: MadeUpBackend) -> Outcome:
     """Run and resume until it is done: what `areal-real train`, or its user, does."""
-    while True:
+    for _ in range(MOST_RESUMPTIONS):
         resume = Checkpoints(folder / "checkpoints", keep=1).newest() is not None
         with contextlib.suppress(BackendError):  # the trainer, or every server, lost for good
             return asyncio.run(_go(config, folder, backend, resume, None))
+    raise AssertionError(f"not done after {MOST_RESUMPTIONS} resumptions")
 
 
 async def _go(
@@ -193,5 +196,37 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
         resume = Checkpoints(folder / "checkpoints", keep=1).newest() is not None
         with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(_go(config, folder, backend, resume, turns))
+    assert to_the_end(config, folder, backend).steps == 6
+    check_journal(folder / "journal.jsonl.gz", config, 6)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS[:3], ids=lambda x: "-".join(map(str, x.values())))
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 10**6), turns=st.integers(150, 500), kills=st.integers(1, 3))
+def test_a_run_falls_back_over_damaged_checkpoints(
+    scheduler: dict[str, Any],
+    seed: int,
+    turns: int,
+    kills: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Also where it had been resumed from the newer one before, and had tidied its store then."""
+    folder = tmp_path_factory.mktemp("run")
+    config = config_of(scheduler, steps=6, servers=2, every=1)
+    backend = MadeUpBackend(RunFolder(folder), seed, Troubles(server_dies=0.002))
+    checkpoints = Checkpoints(folder / "checkpoints", keep=config.real.keep_checkpoints)
+    for _ in range(kills):
+        resume = checkpoints.newest() is not None
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(_go(config, folder, backend, resume, turns))
+        kept = checkpoints.all()
+        if len(kept) > 1:
+            with contextlib.suppress(asyncio.CancelledError):
+                asyncio.run(_go(config, folder, backend, True, 40))
+            newest = checkpoints.newest()
+            assert newest is not None
+            (newest.trainer / "version.json").write_text("1000")
     assert to_the_end(config, folder, backend).steps == 6
     check_journal(folder / "journal.jsonl.gz", config, 6)
