@@ -35,7 +35,7 @@ class ServerClient:
     Args:
         url: where it answers.
         api_token: it asks for, if it does.
-        request_timeout_s: of requests other than generation.
+        request_timeout_s: of requests other than generation, and between two pieces of a stream.
         stream_interval_tokens: over 0: get tokens as they come, so many at a time.
     """
 
@@ -113,8 +113,11 @@ class ServerClient:
         }
         if cache_key:
             body["extra_key"] = cache_key
+        # Between two pieces of a stream: a reply that got lost on its way would never be missed.
+        silence_s = self._timeout_s if self._interval else None
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
         try:
-            async with self._http.post("/generate", json=body) as response:
+            async with self._http.post("/generate", json=body, timeout=timeout) as response:
                 await _refused("generate", response)
                 if self._interval:
                     async for answer in _events(response):

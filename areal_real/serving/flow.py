@@ -26,6 +26,10 @@ ABORT_REPEAT_S = 0.25
 ABORT_PATIENCE_S = 3.0
 """Then the connection is closed: what was to be lost is lost, whatever the server does."""
 
+STOP_PATIENCE_S = 20.0
+"""The same for what is to be kept: a reply that got lost on its way never comes, however often the
+server is told to abort what it has long ended."""
+
 
 class RequestFlow(ServerLife):
     """A server's requests. At most ``max_running_rollouts`` are with SGLang, the rest wait here."""
@@ -178,9 +182,12 @@ class RequestFlow(ServerLife):
 
     async def _abort_all(self, client: ServerClient) -> None:
         """Until nothing runs; the gate must be closed."""
+        give_up_s = time.monotonic() + STOP_PATIENCE_S
         while self._running:
             await client.abort_all()
             await self._settling(self._running.values(), ABORT_REPEAT_S)
+            if time.monotonic() > give_up_s:
+                self._give_up(list(self._running.values()))
 
     def _begin_stop(self, rollout_ids: set[int] | None, *, for_load: bool) -> Stop:
         """Mark these rollouts, or all; what is queued is cut at once."""
@@ -221,7 +228,7 @@ class RequestFlow(ServerLife):
 
     async def _abort_until_gone(self, requests: Sequence[Request]) -> None:
         """Abort requests one by one, again and again: an early abort finds nothing to abort."""
-        give_up_s = time.monotonic() + ABORT_PATIENCE_S
+        begun_s = time.monotonic()
         while pending := [request for request in requests if request.rid in self._running]:
             # While paused, an abort of a request that has not begun is taken for done, and is not.
             await self._not_held.wait()
@@ -234,17 +241,17 @@ class RequestFlow(ServerLife):
                 if not await self._survives(error):
                     return
             await self._settling(pending, ABORT_REPEAT_S)
-            if time.monotonic() > give_up_s:
-                self._give_up(pending)
+            waited_s = time.monotonic() - begun_s
+            if waited_s > ABORT_PATIENCE_S:
+                self._give_up(r for r in pending if r.aborted or waited_s > STOP_PATIENCE_S)
 
     def _give_up(self, requests: Iterable[Request]) -> None:
-        """Wait no longer for aborts to take effect."""
+        """Wait no longer for aborts to take effect: what has come of a request is all there is."""
         for request in requests:
-            if request.aborted and self._running.pop(request.rid, None) is not None:
+            if self._running.pop(request.rid, None) is not None:
                 if request.task is not None:
                     request.task.cancel()
-                if request.rollout_id is not None:
-                    self._host.rollout_failed(self.server_id, request.rollout_id, "aborted")
+                self._settle(request, request.progress.partial())
         self._pump()
 
     @staticmethod

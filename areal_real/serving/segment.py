@@ -81,13 +81,22 @@ class Progress:
 
         Only the last answer holds the version spans, and those are exact. Until then tokens have
         the version the server had when it sent them; those sent together around an update have
-        the older one, so that lag is never understated.
+        the older one, so that lag is never understated. An answer that comes a second time is left
+        out: the server counts along.
 
         Raises:
-            BackendError: the answer contradicts itself.
+            BackendError: the answer contradicts itself, or one before it is missing.
         """
         meta = answer["meta_info"]
         ids = answer["output_ids"]
+        counted = meta.get("completion_tokens", len(self._ids) + len(ids))
+        if ids and counted == len(self._ids):
+            return
+        if counted != len(self._ids) + len(ids):
+            raise BackendError(
+                f"{len(self._ids)} tokens came, and {len(ids)} that make {counted} by the server's"
+                " count"
+            )
         triples = meta.get("output_token_logprobs") or []
         if [token for _, token, _ in triples] != list(ids):
             raise BackendError(f"{len(ids)} token ids came with {len(triples)} other log-probs")
