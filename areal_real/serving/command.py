@@ -102,4 +102,7 @@ def environment(
             chosen["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join([cores] * options.tensor_parallel)
     if gpus is not None:
         chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-    return {**os.environ, **chosen}
+    # Otherwise a server one of whose processes has died waits a minute for a CUDA core dump, and
+    # answers nobody meanwhile. Whoever wants that dump can set it.
+    asked = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0"}
+    return {**asked, **os.environ, **chosen}
