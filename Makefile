@@ -16,14 +16,14 @@ DEV := $(VENV)/.installed-dev
 # Two installs must not change .venv at once, nor one change it under a running command. So when
 # any of the goals needs dev, all of them wait for it, also under make -j.
 DEV_GOALS := check docs format lint test $(DEV)
-REAL_GOALS := demo train $(REAL)
+REAL_GOALS := demo faults train $(REAL)
 WANTED := $(if $(filter $(REAL_GOALS),$(MAKECMDGOALS)),$(REAL),$(CORE))
 NEEDS := $(if $(filter $(DEV_GOALS),$(MAKECMDGOALS)),$(DEV),$(WANTED))
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo sim train test check lint bench validate figures docs format clean
+.PHONY: help demo sim train test check lint bench faults validate figures docs format clean
 
 help: ## list what make can do
 	@echo "areal-lab: make TARGET, where TARGET is one of"
@@ -52,6 +52,9 @@ lint: $(DEV) ## lint, format, types and import contracts, without tests
 
 bench: $(NEEDS) ## measure how fast the simulator and the scheduler are
 	@$(BIN)/python -m benchmarks
+
+faults: $(NEEDS) ## inject faults into real trainings and check that nothing is lost (20 minutes)
+	@$(BIN)/python -m benchmarks.faults --out runs/faults
 
 validate: $(NEEDS) ## predict the recorded real runs from fitted costs, and print the errors
 	@$(BIN)/python -m validation

@@ -22,6 +22,7 @@ TARGETS = [
     "check",
     "lint",
     "bench",
+    "faults",
     "validate",
     "figures",
     "docs",

@@ -1,0 +1,1 @@
+"""Faults injected into real trainings, and whether the books still balance afterwards."""
