@@ -177,6 +177,45 @@ def test_silence_has_a_limit() -> None:
     asyncio.run(work())
 
 
+def test_a_stream_that_falls_silent_keeps_what_came() -> None:
+    async def hanging(writer: asyncio.StreamWriter) -> None:
+        await streaming(some([4]), whole=False)(writer)
+        await never(writer)
+
+    async def work() -> None:
+        async with faulty(hanging, stream_interval_tokens=1, request_timeout_s=0.1) as client:
+            with pytest.raises(ServerGone) as gone:
+                await ask(client)
+        assert gone.value.partial is not None
+        assert gone.value.partial.ids == (4,)
+
+    asyncio.run(work())
+
+
+def test_events_that_come_twice_count_once() -> None:
+    async def work() -> None:
+        first, second = some([4], completion_tokens=1), some([5], completion_tokens=2)
+        told = spans(("3", 0, 3))
+        last = some([6], "3", "stop", weight_versions=told, completion_tokens=3)
+        events = [first, first, second, second, last, last]
+        async with faulty(
+            streaming(*events, "[DONE]", whole=True), stream_interval_tokens=1
+        ) as client:
+            assert (await ask(client)).ids == (4, 5, 6)
+
+    asyncio.run(work())
+
+
+def test_an_event_that_is_missing_is_missed() -> None:
+    async def work() -> None:
+        events = some([4], completion_tokens=1), some([6], completion_tokens=3)
+        async with faulty(streaming(*events, whole=True), stream_interval_tokens=1) as client:
+            with pytest.raises(BackendError, match="3 by the server's count"):
+                await ask(client)
+
+    asyncio.run(work())
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
