@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ SELF = "sha256"
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by its path from there.
 
-    About a second for a gigabyte on a processor with SHA instructions.
+    A processor with SHA instructions reads a gigabyte in a second; files are read side by side.
 
     Raises:
         OSError: a file cannot be read.
     """
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = _sha256(path)
-    return found
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(_sha256, paths))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return dict(zip(names, found, strict=True))
 
 
 def difference(folder: Path, expected: Mapping[str, str]) -> str | None:
@@ -32,15 +33,18 @@ def difference(folder: Path, expected: Mapping[str, str]) -> str | None:
 
     Files that came in addition do no harm.
     """
-    for name, sha256 in expected.items():
+
+    def wrong(name: str) -> str | None:
         path = folder / name
         try:
-            found = _sha256(path)
+            if _sha256(path) == expected[name]:
+                return None
+            return f"{name}: its {path.stat().st_size} bytes are not those that were written"
         except OSError as exc:
             return f"{name}: {exc.strerror or exc}"
-        if found != sha256:
-            return f"{name}: its {path.stat().st_size} bytes are not those that were written"
-    return None
+
+    with ThreadPoolExecutor() as pool:
+        return next(filter(None, pool.map(wrong, expected)), None)
 
 
 def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
