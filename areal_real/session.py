@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from areal_real.backend import RealBackend, local_placement
 from areal_real.checkpoints import Checkpoints
 from areal_real.config import RealConfig, config_sha256, load_config, resolved_toml
+from areal_real.errors import BackendError
 from areal_real.evaluate import evaluate, versions_to_evaluate
 from areal_real.folder import RunFolder
 from areal_real.learner import NoCheckpoint
@@ -159,9 +160,11 @@ def _train_in(
         raise KeyboardInterrupt from None
     except ConfigError:
         raise
-    except ArealError:
+    except (ArealError, OSError) as exc:
         if checkpoints.newest() is not None:
             watcher.note("the run broke off; the same command with --resume goes on")
+        if isinstance(exc, OSError):  # a full disk, as a rule: no bad input, and no bug
+            raise BackendError(f"{exc.filename or folder.path}: {exc.strerror or exc}") from exc
         raise
     if not outcome.interrupted and versions_to_evaluate(config, folder):
         # The run had come to its end before, and its evaluation had not.
