@@ -231,7 +231,9 @@ class RequestFlow(ServerLife):
         begun_s = time.monotonic()
         while pending := [request for request in requests if request.rid in self._running]:
             # While paused, an abort of a request that has not begun is taken for done, and is not.
-            await self._not_held.wait()
+            if not self._not_held.is_set():
+                await self._not_held.wait()
+                begun_s = time.monotonic()
             client = self._client
             if client is None:
                 return
