@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from areal_real.commands import check, evaluate, sweep, train
+from areal_real.commands import check, evaluate, launch, sweep, train
 
 _DESCRIPTION = """\
 Train language models with asynchronous RL: SGLang generates, Megatron-Core
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (check, train, evaluate, sweep):
+    for module in (check, train, launch, evaluate, sweep):
         module.add(commands)
     return top
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from areal_real.config import RealConfig, config_sha256, load_config
 from areal_real.rows import read_rows, write_rows
 from areal_sched.errors import ConfigError
 
@@ -35,6 +37,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / CONFIG
+
+    @property
+    def config_part(self) -> Path:
+        """The same while it is written."""
+        return self.path / (CONFIG + ".part")
 
     @property
     def journal(self) -> Path:
@@ -103,6 +110,24 @@ class RunFolder:
         """Whether a real run is, or was about to be, here."""
         return self.config.exists() and self.checkpoints.is_dir()
 
+    def check_same(self, config: RealConfig) -> None:
+        """Hold a configuration against the one of the run that is here.
+
+        Raises:
+            ConfigError: they differ in more than their number of steps, or it cannot be read.
+        """
+        before = load_config(self.config)
+        if config_sha256(_anyhow_long(before)) != config_sha256(_anyhow_long(config)):
+            raise ConfigError(
+                f"--out {self.path}: the run there had another configuration (see {self.config});"
+                " only workload.steps may change"
+            )
+
+    def forget_beginning(self) -> None:
+        """Remove what a program leaves that ended in its very first write."""
+        if self.path.is_dir() and [*self.path.iterdir()] == [self.config_part]:
+            self.config_part.unlink()
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other programs out, for as long as this one lives.
@@ -148,3 +173,8 @@ class RunFolder:
                 continue
             found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
         return found
+
+
+def _anyhow_long(config: RealConfig) -> RealConfig:
+    workload = dataclasses.replace(config.workload, steps=1)
+    return dataclasses.replace(config, workload=workload)

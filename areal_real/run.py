@@ -151,20 +151,27 @@ class Run:
 
 @contextlib.contextmanager
 def _stop_on_signals(watcher: Watcher) -> Iterator[asyncio.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C ends the program."""
+    """An event that the first Ctrl-C or SIGTERM sets; the second Ctrl-C ends the program.
+
+    SIGTERM never does: a batch system sends it to every process of a job, whoever has passed on
+    an earlier one.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     main = asyncio.current_task()
+    interrupts = 0
 
-    def asked() -> None:
-        if stop.is_set() and main is not None:
+    def asked(number: signal.Signals) -> None:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1 and main is not None:
             main.cancel()
         stop.set()
 
     signals = (signal.SIGINT, signal.SIGTERM)
     try:
         for number in signals:
-            loop.add_signal_handler(number, asked)
+            loop.add_signal_handler(number, asked, number)
     except (ValueError, RuntimeError):  # not in the main thread: whoever is, handles Ctrl-C
         yield stop
         return

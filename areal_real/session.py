@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +64,9 @@ def _here(config: RealConfig, folder: RunFolder) -> Iterator[Placement]:
 def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """Make a fresh run directory, or find the one to resume in order.
 
+    The configuration is the first file in it, so that a program that ends at any moment leaves
+    nothing, or a run that can be resumed.
+
     Raises:
         ConfigError: there is something else, or the run there had another configuration.
     """
@@ -74,26 +76,17 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
     if resume:
         if not folder.config.exists():
             raise ConfigError(f"--out {path}: there is no run to resume")
-        before = load_config(folder.config)
-        if config_sha256(_anyhow_long(before)) != config_sha256(_anyhow_long(config)):
-            raise ConfigError(
-                f"--out {path}: the run there had another configuration (see {folder.config});"
-                " only workload.steps may change"
-            )
+        folder.check_same(config)
     else:
         if overwrite and folder.is_run:
             folder.clear()
+        folder.forget_beginning()
         check_out_dir(path)
-        folder.make()
-    part = folder.config.with_name(folder.config.name + ".part")
-    part.write_text(resolved_toml(config))
-    part.replace(folder.config)
+        path.mkdir(parents=True, exist_ok=True)
+    folder.config_part.write_text(resolved_toml(config))
+    folder.config_part.replace(folder.config)
+    folder.make()
     return folder
-
-
-def _anyhow_long(config: RealConfig) -> RealConfig:
-    workload = dataclasses.replace(config.workload, steps=1)
-    return dataclasses.replace(config, workload=workload)
 
 
 def train(
@@ -103,6 +96,7 @@ def train(
     name: str,
     watcher: Watcher,
     resume: bool = False,
+    resume_if_there: bool = False,
     overwrite: bool = False,
     placed: Placed | None = None,
 ) -> Result:
@@ -114,6 +108,7 @@ def train(
         name: shown in titles.
         watcher: who looks on.
         resume: go on from the newest checkpoint there.
+        resume_if_there: the same, and begin the run where there is none.
         overwrite: replace a run that is there.
         placed: where processes start, for as long as the run lasts; by default on this machine.
 
@@ -125,6 +120,7 @@ def train(
         raise ConfigError(f"{key} = {missing}: no such file or folder")
     task = make_task(config)
     with (placed or _here)(config, RunFolder(path)) as placement:
+        resume = resume or (resume_if_there and RunFolder(path).config.exists())
         folder = prepare(config, path, resume=resume, overwrite=overwrite)
         with folder.lock():
             return _train_in(folder, config, task, placement, name, watcher, resume=resume)

@@ -41,6 +41,11 @@ def add(commands: Any) -> None:
     )
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    there.add_argument(
+        "--resume-if-there",
+        action="store_true",
+        help="go on with the run in DIR if there is one, else begin it: for jobs that start again",
+    )
     there.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON alone")
     parser.add_argument("--name", help="shown in titles; the configuration's file name otherwise")
@@ -74,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
             name=name,
             watcher=watcher,
             resume=args.resume,
+            resume_if_there=args.resume_if_there,
             overwrite=args.overwrite,
             placed=placed,
         )
