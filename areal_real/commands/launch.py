@@ -65,7 +65,12 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
     of_sbatch.add_argument(
         "--gpus-per-node", type=int, metavar="N", help="cluster.gpus_per_node; 0 on the CPU"
     )
-    of_sbatch.add_argument("--cpus-per-task", type=int, metavar="N", help="CPU cores of a node")
+    of_sbatch.add_argument(
+        "--cpus-per-task",
+        type=int,
+        metavar="N",
+        help="CPU cores of a node; as many as the run's processes have threads, where not given",
+    )
     of_sbatch.add_argument("--memory", metavar="SIZE", help="memory of a node, such as 64G")
     of_sbatch.add_argument("--time", metavar="LIMIT", help="such as 90 (minutes) or 1-12:00:00")
     of_sbatch.add_argument("--partition", metavar="NAME")
@@ -125,7 +130,7 @@ def _add_ending(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry it out."""
     from areal_real.config import load_config
-    from areal_real.slurm.options import check_nodes
+    from areal_real.slurm.options import check_nodes, cores_per_node
     from areal_real.slurm.script import script
     from areal_real.slurm.submit import follow, submit
 
@@ -147,7 +152,8 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or args.config.stem
     more = [x for override in args.overrides for x in ("--set", override)]
     more += ["--name", name, *(["--seed", str(args.seed)] if args.seed is not None else [])]
-    text = script(options, args.config.absolute(), more, Path.cwd())
+    cores = cores_per_node(config, options.nodes)
+    text = script(options, args.config.absolute(), more, cores=cores, cwd=Path.cwd())
     if args.dry_run:
         print(text, end="")
         return 0
@@ -165,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace, config: RealConfig) -> JobOptions:
     from areal_real.config.needs import needs_of
-    from areal_real.slurm.options import JobOptions
+    from areal_real.slurm.options import JobOptions, cores_per_node
     from areal_real.slurm.script import name_of
 
     per_node, nodes = args.gpus_per_node, args.nodes
@@ -176,6 +182,9 @@ def _options(args: argparse.Namespace, config: RealConfig) -> JobOptions:
         nodes = 1
         if gpus and args.run_with == "ray" and per_node > 0:
             nodes = -(-needs_of(config, config.model_shape()).gpus // per_node)
+    cores = args.cpus_per_task
+    if cores is None:
+        cores = cores_per_node(config, max(1, nodes))
     more = []
     for text in args.sbatch:
         key, given, value = text.partition("=")
@@ -185,7 +194,7 @@ def _options(args: argparse.Namespace, config: RealConfig) -> JobOptions:
         out=Path(os.path.abspath(args.out)),
         nodes=nodes,
         gpus_per_node=per_node,
-        cpus_per_task=args.cpus_per_task,
+        cpus_per_task=cores,
         memory=args.memory,
         time=args.time,
         partition=args.partition,

@@ -46,19 +46,24 @@ end_in_time() { # why
     say "$told: ending after the step in progress, with a checkpoint"
     [[ -n $running ]] && kill -INT "$running" 2>/dev/null
 }
+patiently() { # not in the foreground: a signal is answered at once
+    "$@" &
+    wait $!
+}
 trap 'end_in_time "the time limit is near"' USR1
 trap 'end_in_time "told to end"' TERM
 
 # ---- Ray: the first node is the head, the others join; all of it belongs to this job alone -------
 
-ray_node() { # runs on each node, under srun: ray_node PYTHON FOLDER OPTION...
-    local python=$1 folder=$2-$SLURM_NODEID ray
-    shift 2
+ray_node() { # runs on each node, under srun: ray_node PYTHON FOLDER CORES OPTION...
+    local python=$1 folder=$2-$SLURM_NODEID cores=$3 ray
+    ((SLURM_CPUS_ON_NODE > cores)) && cores=$SLURM_CPUS_ON_NODE
+    shift 3
     umask 077
     mkdir "$folder" || return
     trap 'kill "$ray" 2>/dev/null' TERM INT
     "$python" -m ray.scripts.scripts start --block --disable-usage-stats --log-color=false \
-        --temp-dir="$folder" --num-cpus="$SLURM_CPUS_ON_NODE" \
+        --temp-dir="$folder" --num-cpus="$cores" \
         --dashboard-agent-listen-port=0 "$@" &
     ray=$!
     wait "$ray" || wait "$ray"
@@ -66,7 +71,7 @@ ray_node() { # runs on each node, under srun: ray_node PYTHON FOLDER OPTION...
 }
 
 start_ray() {
-    local here client second="" private
+    local names here port client second="" address private code
     mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
     if ((${#names[@]} > 1)); then
         second=$(scontrol show node --oneliner "${names[1]}" | grep -o ' NodeAddr=[^ ]*' | cut -d= -f2)
@@ -80,22 +85,22 @@ start_ray() {
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token_file
     # Short, for a Unix socket's path in it has at most 107 bytes.
     private=/tmp/areal-ray-$SLURM_JOB_ID-$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')
-    local step=(srun --overlap --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 --input=none)
+    local step=(srun --overlap --ntasks-per-node=1 --cpus-per-task="$cpus_per_task"
+        --kill-on-bad-exit=0 --wait=0 --input=none)
     local ray=(--num-gpus="$gpus_per_node")
     ((gpus_per_node)) && step+=(--gpus-per-node="$gpus_per_node")
-    local code
     code="$(declare -f ray_node); ray_node \"\$@\""
     "${step[@]}" --nodes=1 --ntasks=1 --nodelist="${names[0]}" bash -c "$code" ray-head \
-        "$python" "$private-head" "${ray[@]}" --head --node-ip-address="$here" \
+        "$python" "$private-head" "$cores" "${ray[@]}" --head --node-ip-address="$here" \
         --port="$port" --ray-client-server-port="$client" --include-dashboard=false &
     ray_steps+=($!)
-    "$python" -m areal_real.slurm.ray_cluster wait "$address" 1 || return
+    patiently "$python" -m areal_real.slurm.ray_cluster wait "$address" 1 || return
     if ((${#names[@]} > 1)); then
         "${step[@]}" --nodes=$((${#names[@]} - 1)) --ntasks=$((${#names[@]} - 1)) \
             --exclude="${names[0]}" bash -c "$code" ray-node \
-            "$python" "$private" "${ray[@]}" --address="$address" &
+            "$python" "$private" "$cores" "${ray[@]}" --address="$address" &
         ray_steps+=($!)
-        "$python" -m areal_real.slurm.ray_cluster wait "$address" "${#names[@]}" || return
+        patiently "$python" -m areal_real.slurm.ray_cluster wait "$address" "${#names[@]}" || return
     fi
     say "Ray runs on ${names[*]}, its head is $address"
     train+=(--engine ray --address "$address")
@@ -126,8 +131,7 @@ run() {
             say "the step was not done in time: what came after the last checkpoint is lost"
             kill -KILL "$running" 2>/dev/null
         fi
-        sleep 1 & # not in the foreground: a signal is answered at once
-        wait $!
+        patiently sleep 1
     done
     wait "$running"
     status=$?

@@ -70,7 +70,7 @@ class JobOptions:
         out: the run directory; with `array` the folder of one per seed.
         nodes: machines.
         gpus_per_node: 0: none is asked for.
-        cpus_per_task: CPU cores of a node; None: as the cluster has it.
+        cpus_per_task: CPU cores of a node.
         memory: of a node, in sbatch's form (``64G``); None: as the cluster has it.
         time: the limit, in sbatch's form; None: the partition's.
         partition, account: None: the user's own.
@@ -93,10 +93,10 @@ class JobOptions:
     out: Path
     nodes: int
     gpus_per_node: int
+    cpus_per_task: int
     job_name: str
     python: Path
     run_with: Literal["ray", "local"] = "ray"
-    cpus_per_task: int | None = None
     memory: str | None = None
     time: str | None = None
     partition: str | None = None
@@ -263,8 +263,27 @@ def check_nodes(config: RealConfig, options: JobOptions) -> None:
                 raise ConfigError(
                     f"--gpus-per-node {per_node}: {key} = {parallel} has to divide it"
                 )
-    if nodes > needs.processes:
+    server = config.real.server
+    processes = server.most * server.tensor_parallel + config.real.trainer.world_size
+    if nodes > processes:
         raise ConfigError(
-            f"--nodes {nodes}: the run has {needs.processes} processes of servers and trainer, so"
-            f" nodes would be left empty; at most {needs.processes}"
+            f"--nodes {nodes}: the run has {processes} processes of servers and trainer, so nodes"
+            f" would be left empty; at most {processes}"
         )
+    if nodes > 1 and config.real.listen == "loopback":
+        raise ConfigError(
+            f'--nodes {nodes}: real.listen = "loopback", so that parts on different nodes could not'
+            " reach each other; --set real.listen=cluster would do"
+        )
+
+
+def cores_per_node(config: RealConfig, nodes: int) -> int:
+    """CPU cores with which every part of a run finds room on some node, whatever the order.
+
+    A server is not divided over nodes. If one found no room, every node would have less than its
+    cores free, and all others together had more than there is.
+    """
+    server, trainer = config.real.server, config.real.trainer
+    of_server = server.tensor_parallel * server.threads
+    threads = server.most * of_server + trainer.world_size * trainer.threads
+    return -(-threads // nodes) + (max(of_server, trainer.threads) - 1 if nodes > 1 else 0)

@@ -16,13 +16,16 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./%^-]+")
 _ALIKE = str.maketrans(dict.fromkeys(" /\\%\"'`$#;&|<>(){}[]*?!~", "_"))
 
 
-def script(options: JobOptions, config: Path, train_options: Sequence[str], cwd: Path) -> str:
+def script(
+    options: JobOptions, config: Path, train_options: Sequence[str], *, cores: int, cwd: Path
+) -> str:
     """The script.
 
     Args:
         options: what is asked of SLURM.
         config: the run's configuration file.
         train_options: further options of ``areal-real train``.
+        cores: that a node of Ray has at least; the run's parts share what there are.
         cwd: where the job works, as the user does who submits it.
     """
     lines = [
@@ -37,6 +40,8 @@ def script(options: JobOptions, config: Path, train_options: Sequence[str], cwd:
         f"folder={shlex.quote(str(options.folder))}",
         f"run_with={options.run_with}",
         f"gpus_per_node={options.gpus_per_node}",
+        f"cpus_per_task={options.cpus_per_task}",
+        f"cores={cores}",
         f"notice_s={options.notice}",
         f"requeue={int(options.requeue)}",
         f"give_up_after={options.give_up_after}",
@@ -68,11 +73,11 @@ def _directives(options: JobOptions, cwd: Path) -> Iterator[str]:
         "open-mode": "append",
         "nodes": str(options.nodes),
         "ntasks-per-node": "1",
+        "cpus-per-task": str(options.cpus_per_task),
     }
     if options.gpus_per_node:
         values["gpus-per-node"] = str(options.gpus_per_node)
     wanted = {
-        "cpus-per-task": options.cpus_per_task,
         "mem": options.memory,
         "time": options.time,
         "partition": options.partition,

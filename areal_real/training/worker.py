@@ -29,6 +29,9 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(os.environ[PARENT_VARIABLE]):
             sys.exit("the parent died before its process started")
+    # A batch system sends it to all processes of a job that it ends. The run then wants a last
+    # checkpoint; it ends us itself, by SIGKILL.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settings = TrainerSettings.from_json(json.loads(os.environ[SETTINGS_VARIABLE]))
     channel = Channel() if os.environ["RANK"] == "0" else None
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,6 +30,19 @@ def ray_nodes(address: str) -> list[str]:
     return [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
 
 
+def joins_without_token(address: str) -> bool:
+    script = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False); ray.nodes()"
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script, address],
+        env={**variables, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode == 0
+
+
 def main() -> int:
     if sys.argv[1:4] != ["-m", "areal_real.cli", "train"]:
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
@@ -40,6 +54,7 @@ def main() -> int:
     plan = json.loads(out.with_name(out.name + ".plan.json").read_text())[attempt]
     if "ray" in plan:
         call["nodes"] = ray_nodes(words[words.index("--address") + 1])
+        call["without_token"] = joins_without_token(words[words.index("--address") + 1])
         call["token_mode"] = os.stat(os.environ["RAY_AUTH_TOKEN_PATH"]).st_mode & 0o777
     with calls.open("a") as file:
         file.write(json.dumps(call) + "\n")

@@ -7,6 +7,7 @@ each test waits for its own.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -214,6 +215,23 @@ def test_each_task_of_an_array_queues_again_by_itself(slurm: Cluster, tmp_path: 
     for seed, task in tasks.items():
         words = task.calls[0]["words"]
         assert words[words.index("--seed") + 1] == str(seed)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+def test_the_job_starts_a_ray_cluster_of_its_own_and_ends_it(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    before = set(Path("/tmp").glob("areal-ray-*"))
+    options = ("--nodes", "2", "--set", "real.listen=cluster", "--give-up-after", "1")
+    done = launch(slurm, tmp_path / "ray", [{"ray": True, "exit": 0}], *options, "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (call,) = Job(slurm, "", tmp_path / "ray" / "run").calls
+    assert len(call["nodes"]) == 2
+    assert call["token_mode"] == 0o600
+    assert call["without_token"] is False
+    assert call["words"][-4:-1] == ["--engine", "ray", "--address"]
+    assert list((tmp_path / "ray" / "run.slurm").glob("ray-token-*")) == []
+    assert set(Path("/tmp").glob("areal-ray-*")) == before
 
 
 def test_waiting_shows_the_log_and_the_end(slurm: Cluster, tmp_path: Path) -> None:
