@@ -55,12 +55,12 @@ trap 'end_in_time "told to end"' TERM
 
 # ---- Ray: the first node is the head, the others join; all of it belongs to this job alone -------
 
-ray_node() { # runs on each node, under srun: ray_node PYTHON FOLDER CORES OPTION...
-    local python=$1 folder=$2-$SLURM_NODEID cores=$3 ray
+ray_node() { # runs on each node, under srun: ray_node PYTHON CORES OPTION...
+    local python=$1 cores=$2 folder ray
     ((SLURM_CPUS_ON_NODE > cores)) && cores=$SLURM_CPUS_ON_NODE
-    shift 3
-    umask 077
-    mkdir "$folder" || return
+    shift 2
+    # Short, for a Unix socket's path in it has at most 107 bytes. The user's alone.
+    folder=$(mktemp -d -t ray-XXXXXX) || return
     trap 'kill "$ray" 2>/dev/null' TERM INT
     "$python" -m ray.scripts.scripts start --block --disable-usage-stats --log-color=false \
         --temp-dir="$folder" --num-cpus="$cores" \
@@ -71,7 +71,7 @@ ray_node() { # runs on each node, under srun: ray_node PYTHON FOLDER CORES OPTIO
 }
 
 start_ray() {
-    local names here port client second="" address private code
+    local names here port client second="" address code
     mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
     if ((${#names[@]} > 1)); then
         second=$(scontrol show node --oneliner "${names[1]}" | grep -o ' NodeAddr=[^ ]*' | cut -d= -f2)
@@ -83,22 +83,20 @@ start_ray() {
     (umask 077 && "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' \
         >"$token_file") || return
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token_file
-    # Short, for a Unix socket's path in it has at most 107 bytes.
-    private=/tmp/areal-ray-$SLURM_JOB_ID-$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')
     local step=(srun --overlap --ntasks-per-node=1 --cpus-per-task="$cpus_per_task"
         --kill-on-bad-exit=0 --wait=0 --input=none)
     local ray=(--num-gpus="$gpus_per_node")
     ((gpus_per_node)) && step+=(--gpus-per-node="$gpus_per_node")
     code="$(declare -f ray_node); ray_node \"\$@\""
     "${step[@]}" --nodes=1 --ntasks=1 --nodelist="${names[0]}" bash -c "$code" ray-head \
-        "$python" "$private-head" "$cores" "${ray[@]}" --head --node-ip-address="$here" \
+        "$python" "$cores" "${ray[@]}" --head --node-ip-address="$here" \
         --port="$port" --ray-client-server-port="$client" --include-dashboard=false &
     ray_steps+=($!)
     patiently "$python" -m areal_real.slurm.ray_cluster wait "$address" 1 || return
     if ((${#names[@]} > 1)); then
         "${step[@]}" --nodes=$((${#names[@]} - 1)) --ntasks=$((${#names[@]} - 1)) \
             --exclude="${names[0]}" bash -c "$code" ray-node \
-            "$python" "$private" "$cores" "${ray[@]}" --address="$address" &
+            "$python" "$cores" "${ray[@]}" --address="$address" &
         ray_steps+=($!)
         patiently "$python" -m areal_real.slurm.ray_cluster wait "$address" "${#names[@]}" || return
     fi
