@@ -41,8 +41,10 @@ end_in_time() { # why
     [[ -n $told ]] && return
     told=$1
     local end
-    end=$(ask_slurm EndTime)
-    end_s=$(date -d "${end:-none}" +%s 2>/dev/null || echo $(($(date +%s) + notice_s)))
+    if [[ $(ask_slurm JobState) == RUNNING ]]; then # else SLURM ends it already, at its own time
+        end=$(ask_slurm EndTime)
+        end_s=$(date -d "${end:-none}" +%s 2>/dev/null || echo $(($(date +%s) + notice_s)))
+    fi
     say "$told: ending after the step in progress, with a checkpoint"
     [[ -n $running ]] && kill -INT "$running" 2>/dev/null
 }
