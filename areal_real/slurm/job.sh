@@ -23,8 +23,8 @@ say() {
     printf '%s job %s: %s\n' "$(date +%FT%T)" "$job" "$*" >&2
 }
 
-ask_slurm() { # one field of the job, such as EndTime
-    scontrol show job --oneliner "$job" 2>/dev/null | grep -o " $1=[^ ]*" | cut -d= -f2 | head -n 1
+ask_slurm() { # one field of the job, in squeue's letters: %T is its state, %e its end
+    squeue --noheader --jobs="$job" --format="$1" 2>/dev/null
 }
 
 progress() { # what an attempt leaves behind: the newest checkpoint's step, how many evaluations
@@ -41,8 +41,8 @@ end_in_time() { # why
     [[ -n $told ]] && return
     told=$1
     local end
-    if [[ $(ask_slurm JobState) == RUNNING ]]; then # else SLURM ends it already, at its own time
-        end=$(ask_slurm EndTime)
+    if [[ $(ask_slurm %T) == RUNNING ]]; then # else SLURM ends it already, at its own time
+        end=$(ask_slurm %e)
         end_s=$(date -d "${end:-none}" +%s 2>/dev/null || echo $(($(date +%s) + notice_s)))
     fi
     say "$told: ending after the step in progress, with a checkpoint"
@@ -170,7 +170,7 @@ if ((!requeue)); then
     say "not queued again; the same areal-real launch goes on from the last checkpoint"
 elif ((fruitless >= give_up_after)); then
     say "not queued again: $fruitless attempts in a row brought no new checkpoint"
-elif [[ $(ask_slurm JobState) != RUNNING ]]; then
+elif [[ $(ask_slurm %T) != RUNNING ]]; then
     # Cancelled, or requeued by SLURM itself: to ask now would bring a cancelled job back.
     say "SLURM is ending the job"
 elif scontrol requeue "$job"; then
