@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,9 @@ def new_group(bundles: Sequence[Resources], name: str) -> Any:
     """Ask for room: a bundle of resources for each process, on as few nodes as possible."""
     from ray.util import placement_group
 
-    return placement_group([dict(x) for x in bundles], strategy="PACK", name=name)
+    # One that is being removed still has its name.
+    unique = f"{name}-{uuid.uuid4().hex[:8]}"
+    return placement_group([dict(x) for x in bundles], strategy="PACK", name=unique)
 
 
 def remove_group(group: Any) -> None:

@@ -69,9 +69,6 @@ class NodeActor:
 
     Args:
         site: see `Site`.
-
-    Raises:
-        BackendError: the node has other code, or does not see the run's directory.
     """
 
     def __init__(self, site: Site) -> None:
@@ -81,14 +78,21 @@ class NodeActor:
         address = ray.util.get_node_ip_address()
         self._address = str(address) if site.cluster else LOOPBACK
         self._name = f"node {address} ({socket.gethostname()})"
-        if source_sha256() != site.sha256:
+
+    def check(self) -> None:
+        """Make sure that a process of the run can work here.
+
+        Raises:
+            BackendError: the node has other code, or does not see the run's directory.
+        """
+        if source_sha256() != self._site.sha256:
             raise BackendError(
                 f"{self._name} has other code than the run: install the same version of areal-lab"
                 " on every node"
             )
-        if not (site.folder / "config.toml").is_file():
+        if not (self._site.folder / "config.toml").is_file():
             raise BackendError(
-                f"{self._name} does not see {site.folder}: the run's directory has to be on a file"
+                f"{self._name} does not see {self._site.folder}: the run's directory has to be on a file"
                 " system that all nodes share, under the same path"
             )
 

@@ -125,6 +125,8 @@ class RayRanks:
 
     async def start(self, settings: TrainerSettings, contact: Contact) -> None:
         """Start the processes."""
+        checks = [actor.check.remote() for actor in self._actors]
+        await asyncio.gather(*map(answer, checks))
         self.clock_ahead_ns = await clock_ahead_ns(self._actors[0])
         store = await self._actors[0].meet.remote()
         starts = [
@@ -232,6 +234,7 @@ class RayPlacement:
             group = self._group_of(server_id)
             await self._made(group, what, patience_s)
             actor = new_actor(ServerActor, self._site, group, 0, self._server_resources())
+            await answer(actor.check.remote())
             ahead_ns = await clock_ahead_ns(actor)
             # Absolute paths: the working folder of an actor is its own.
             start = actor.start.remote(options, model.resolve(), weight_version, log.resolve())

@@ -38,6 +38,7 @@ class RealRun:
         resume: go on with the run there.
         environment: variables in addition.
         module: has the same command line as ``areal_real.cli``.
+        more: further arguments of the command.
 
     Attributes:
         log: what it prints, appended over resumptions.
@@ -51,6 +52,7 @@ class RealRun:
         resume: bool,
         environment: Mapping[str, str] | None = None,
         module: str = "areal_real.cli",
+        more: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.log = folder.with_name(folder.name + ".log")
@@ -62,6 +64,7 @@ class RealRun:
                     *(sys.executable, "-m", module, "train", str(TINY)),
                     *("--out", str(folder), *overrides),
                     *(["--resume"] if resume else []),
+                    *more,
                 ],
                 stdout=output,
                 stderr=output,

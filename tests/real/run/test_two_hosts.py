@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from areal_real.config import load_config
+from benchmarks.faults.drive import TINY
 from tests.house.repo import ROOT
 from tests.ray_nodes import environment_of_ray
-from tests.real.run.test_real_faults import CONFIG, SETTINGS
+from tests.real.run.test_real_faults import SETTINGS
 from tests.real.run.test_run_laws import check_journal
 from tests.real.run.two_hosts import HEAD, OTHER
 
@@ -41,7 +42,7 @@ def test_a_run_over_two_hosts_listens_on_their_addresses_alone(tmp_path: Path) -
         done = subprocess.run(
             [
                 *(*OF_ITS_OWN, sys.executable, script, str(tmp_path)),
-                *(str(CONFIG), "--out", str(run), *overrides, *ray),
+                *(str(TINY), "--out", str(run), *overrides, *ray),
             ],
             env={**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "5" * 64},
             cwd=ROOT,
@@ -57,5 +58,5 @@ def test_a_run_over_two_hosts_listens_on_their_addresses_alone(tmp_path: Path) -
     # One CPU on each host: the trainer is on one and the server on the other.
     apart = [set(told[part]) - {"127.0.0.1"} for part in ("trainer", "server")]
     assert sorted(apart, key=sorted) == [{HEAD}, {OTHER}], told
-    config = load_config(CONFIG, [f"{key}={value}" for key, value in changed.items()])
+    config = load_config(TINY, [f"{key}={value}" for key, value in changed.items()])
     check_journal(run / "journal.jsonl.gz", config, STEPS)
