@@ -92,8 +92,8 @@ class NodeActor:
             )
         if not (self._site.folder / "config.toml").is_file():
             raise BackendError(
-                f"{self._name} does not see {self._site.folder}: the run's directory has to be on a file"
-                " system that all nodes share, under the same path"
+                f"{self._name} does not see {self._site.folder}: the run's directory has to be on a"
+                " file system that all nodes share, under the same path"
             )
 
     def clock(self) -> tuple[str, int]:
