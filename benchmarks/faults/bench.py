@@ -47,7 +47,7 @@ class Bench:
         folder: where its run directory goes; it is made and, if all is well, removed.
         settings: of the training.
         environment: variables of its processes.
-        module: see `RealRun`.
+        module, more: see `RealRun`.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Bench:
         settings: Mapping[str, object],
         environment: Mapping[str, str],
         module: str,
+        more: Sequence[str] = (),
     ) -> None:
         self.folder = folder / "run"
         self.settings = {**SETTINGS, **settings}
@@ -69,6 +70,7 @@ class Bench:
             "PYTHONUNBUFFERED": "1",
         }
         self._module = module
+        self._more = more
         self._shared: set[str] = set()
         self.resumptions = 0
         self.journal = JournalTail(self.folder / JOURNAL)
@@ -81,6 +83,7 @@ class Bench:
             resume=resume,
             environment=self.environment,
             module=self._module,
+            more=self._more,
         )
 
     def resume(self) -> None:
@@ -170,7 +173,7 @@ class Scenario:
         name: of ``--only``.
         steps: of the training: enough for all faults.
         faults: in their order.
-        settings, environment, module: of the training.
+        settings, environment, module, more: of the training.
         around: entered with the scenario's folder before it, as to mount a disk; gives further
             environment variables.
         unable: why this machine cannot, if it cannot.
@@ -182,6 +185,7 @@ class Scenario:
     settings: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     module: str = "areal_real.cli"
+    more: Sequence[str] = ()
     around: Around = lambda folder: contextlib.nullcontext({})
     unable: Callable[[], str | None] = lambda: None
 
@@ -217,7 +221,7 @@ class Injector:
             with scenario.around(home) as environment:
                 settings = {**scenario.settings, "workload.steps": scenario.steps}
                 variables = {**scenario.environment, **environment}
-                bench = Bench(home, settings, variables, scenario.module)
+                bench = Bench(home, settings, variables, scenario.module, scenario.more)
                 try:
                     self._inject_all(bench)
                 finally:

@@ -20,10 +20,12 @@ from areal_sim.cli import main
 from areal_sim.config import load_config
 from areal_sim.pools.on_ray import RETRIES, _worker_side
 from areal_sim.pools.work import source_sha256
-from tests.ray_nodes import Nodes, environment_of_ray, two_nodes
+from benchmarks.ray_nodes import Nodes, environment_of_ray, ray_nodes
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "configs" / "home-8gpu.toml"
+pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
+
 VARIED = ["--vary", "limits.eta=0,1,2,4"]
 SHORT = ["--set", "workload.steps=2"]
 LONG = ["--set", "workload.steps=60"]
@@ -37,13 +39,13 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def nodes(environment: dict[str, str]) -> Iterator[Nodes]:
-    with two_nodes(environment) as started:
+    with ray_nodes(environment) as started:
         yield started
 
 
 @pytest.fixture
 def nodes_to_break(environment: dict[str, str]) -> Iterator[Nodes]:
-    with two_nodes(environment) as started:
+    with ray_nodes(environment) as started:
         yield started
 
 

@@ -15,9 +15,11 @@ from areal_real.rows import read_rows
 from areal_sched import JournalReader
 from areal_sched.events import ServerJoined, ServerLost
 from benchmarks.faults.drive import TINY, RealRun
-from tests.ray_nodes import environment_of_ray, free_port, two_nodes
+from benchmarks.ray_nodes import environment_of_ray, free_port, ray_nodes
 from tests.real.run.test_real_faults import SETTINGS
 from tests.real.run.test_run_laws import check_journal
+
+pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
 
 STEPS = 400
 """More than it gets to: it is stopped when everything has happened."""
@@ -26,7 +28,7 @@ STEPS = 400
 @pytest.mark.slow
 def test_a_node_that_joins_brings_a_server_and_one_that_leaves_is_an_event(tmp_path: Path) -> None:
     changed = {**SETTINGS, "workload.steps": STEPS, "real.server.max_count": 2}
-    with environment_of_ray() as environment, two_nodes(environment) as nodes:
+    with environment_of_ray() as environment, ray_nodes(environment) as nodes:
         run = RealRun(
             tmp_path / "run",
             changed,
@@ -67,7 +69,6 @@ def test_a_node_that_joins_brings_a_server_and_one_that_leaves_is_an_event(tmp_p
 def test_a_cluster_that_cannot_be_had(
     arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
     assert main(["train", str(TINY), "--out", str(tmp_path / "run"), *arguments]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

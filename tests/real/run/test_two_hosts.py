@@ -12,8 +12,8 @@ import pytest
 
 from areal_real.config import load_config
 from benchmarks.faults.drive import TINY
+from benchmarks.ray_nodes import environment_of_ray
 from tests.house.repo import ROOT
-from tests.ray_nodes import environment_of_ray
 from tests.real.run.test_real_faults import SETTINGS
 from tests.real.run.test_run_laws import check_journal
 from tests.real.run.two_hosts import HEAD, OTHER

@@ -1,6 +1,6 @@
-"""Two Ray nodes on this machine, as a program of their own: `two_nodes` starts it and ends it.
+"""Ray nodes on this machine, as a program of their own: `ray_nodes` starts it and ends it.
 
-It prints the addresses of the cluster and of its client server, and the process ids of both
+It prints the addresses of the cluster and of its client server, and the process ids of all
 raylets, and waits. A line "remove" on stdin takes the newest node away at once, as a power cut
 would, and a line "add" brings another, whose raylet it tells; the end of stdin ends everything.
 """
@@ -14,21 +14,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
 @dataclass
 class Nodes:
-    """A cluster that begins with two nodes.
+    """A cluster.
 
     Attributes:
         process: the program.
@@ -73,11 +71,15 @@ def environment_of_ray() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def two_nodes(environment: dict[str, str]) -> Iterator[Nodes]:
-    """Start the program; at the end it ends by itself."""
-    pytest.importorskip("ray", reason="Ray is not installed: run the tests with `make test`")
+def ray_nodes(environment: dict[str, str], cpus: Sequence[int] = (1, 1)) -> Iterator[Nodes]:
+    """Start a cluster; it ends with this.
+
+    Args:
+        environment: of `environment_of_ray`.
+        cpus: of each node, the head's first.
+    """
     process = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *map(str, cpus)],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -94,36 +96,38 @@ def two_nodes(environment: dict[str, str]) -> Iterator[Nodes]:
 
 
 def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def raylet(node: Any) -> int:
+def _raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
 
-def main() -> None:
+def main(cpus: Sequence[int]) -> None:
+    """Start nodes, take commands."""
     from ray.cluster_utils import Cluster
 
     client = free_port()
     cluster = Cluster()
     try:
-        head = cluster.add_node(**NODE, ray_client_server_port=client)
-        other = cluster.add_node(**NODE)
+        head = cluster.add_node(**NODE, num_cpus=cpus[0], ray_client_server_port=client)
+        others = [cluster.add_node(**NODE, num_cpus=count) for count in cpus[1:]]
         cluster.wait_for_nodes()
-        print(cluster.address, f"ray://127.0.0.1:{client}", raylet(head), raylet(other), flush=True)
-        others = [other]
+        raylets = [_raylet(node) for node in (head, *others)]
+        print(cluster.address, f"ray://127.0.0.1:{client}", *raylets, flush=True)
         for line in sys.stdin:
             if line == "remove\n":
                 cluster.remove_node(others.pop(), allow_graceful=False)
                 print("removed", flush=True)
             elif line == "add\n":
-                others.append(cluster.add_node(**NODE))
-                print("added", raylet(others[-1]), flush=True)
+                others.append(cluster.add_node(**NODE, num_cpus=1))
+                print("added", _raylet(others[-1]), flush=True)
     finally:
         cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main()
+    main([int(x) for x in sys.argv[1:]])
