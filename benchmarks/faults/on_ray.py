@@ -90,7 +90,7 @@ def _trainer(what: str, lose: object, word: str) -> Fault:
 
 RAY = Scenario(
     name="ray",
-    steps=140,
+    steps=60,
     more=("--engine", "ray"),
     around=_cluster.around,
     unable=_unable,
