@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ from typing import Any
 
 from areal_sched.errors import ArealError
 from benchmarks import weight_transfer
-from benchmarks.weight_transfer.model import cells, markdown, remarks, table
+from benchmarks.weight_transfer.model import Statistic, cells, markdown, remarks, table
 from benchmarks.weight_transfer.updates import DataError, Update, load, save
 
 SIZES = ("1M", "8M", "26M", "72M", "199M")
 FITTED = ("1M", "26M", "199M")
 """The model is fitted to every second size; the others are predicted."""
+
+
+STATISTICS: dict[str, Statistic] = {"median": statistics.median, "least": min}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bucket-bytes", type=int, default=2**24)
     parser.add_argument("--out", type=Path, help="keep the measurements in this file")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing, read this file")
+    parser.add_argument(
+        "--statistic",
+        choices=STATISTICS,
+        default="median",
+        help="of the repetitions, what the model is fitted to and held against",
+    )
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(arguments)
     try:
@@ -45,19 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             updates, about = _measured(args)
             if args.out is not None:
                 save(args.out, updates, about)
-        _print(updates, about, as_markdown=args.markdown)
+        _print(updates, about, args.statistic, as_markdown=args.markdown)
     except (ArealError, OSError) as error:
         print(f"weight_transfer: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(updates: list[Update], about: dict[str, Any], *, as_markdown: bool) -> None:
+def _print(
+    updates: list[Update], about: dict[str, Any], statistic: str, *, as_markdown: bool
+) -> None:
     from rich.console import Console
 
     sizes = about["sizes"]  # name to bytes
     fitted = {sizes[name] for name in sizes if name in FITTED} or set(sizes.values())
-    shown = cells(updates, fitted)
+    shown = cells(updates, fitted, STATISTICS[statistic])
     console = Console(highlight=False, width=200)
     title = f"{about['mode']}, buckets of {about['bucket_bytes'] / 2**20:g} MiB, ms"
     if as_markdown:

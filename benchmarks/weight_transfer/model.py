@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from benchmarks.weight_transfer.updates import Update
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+Statistic: TypeAlias = Callable[[Iterable[float]], float]
 
 LOAD = ("latency_s", "per_byte_s", "shared_per_byte_s")
 PUBLISH = ("latency_s", "per_byte_s")
@@ -35,14 +37,24 @@ class Method:
     publish: Fit
     load: Fit
 
+    def coefficient(self, found: Fit, name: str) -> float:
+        """Of one of the fits.
+
+        `fit` scales its coefficients up until the totals agree, for samples with a long tail. What
+        is fitted to here has none, and the largest size would decide about all others.
+        """
+        return found[name] / (1 + found.tail)
+
     def publish_s(self, size_bytes: int) -> float:
         """From the end of a training step until servers can load."""
-        return self.publish["latency_s"] + self.publish["per_byte_s"] * size_bytes
+        per_byte_s = self.coefficient(self.publish, "per_byte_s")
+        return self.coefficient(self.publish, "latency_s") + per_byte_s * size_bytes
 
     def load_s(self, size_bytes: int, sharing: int) -> float:
         """Of one server, while so many load."""
-        per_byte_s = self.load["per_byte_s"] + (sharing - 1) * self.load["shared_per_byte_s"]
-        return self.load["latency_s"] + per_byte_s * size_bytes
+        per_byte_s = self.coefficient(self.load, "per_byte_s")
+        per_byte_s += (sharing - 1) * self.coefficient(self.load, "shared_per_byte_s")
+        return self.coefficient(self.load, "latency_s") + per_byte_s * size_bytes
 
     def total_s(self, size_bytes: int, servers: int, sharing: int) -> float:
         """Until all servers have loaded, so many at a time."""
@@ -63,19 +75,17 @@ def values(updates: Iterable[Update], name: str) -> list[float]:
     return [x for value in found for x in (value if isinstance(value, tuple) else (value,))]
 
 
-def median(updates: Iterable[Update], name: str) -> float:
-    """Of `values`."""
-    return statistics.median(values(updates, name))
-
-
-def fit_methods(updates: Sequence[Update], sizes: Collection[int]) -> dict[str, Method]:
-    """Fit each method to the updates of these sizes: to the median of each kind.
+def fit_methods(
+    updates: Sequence[Update], sizes: Collection[int], statistic: Statistic = statistics.median
+) -> dict[str, Method]:
+    """Fit each method to the updates of these sizes: to one number of each kind.
 
     A machine with other work has outliers, which belong to that work and not to the method.
 
     Args:
         updates: all.
         sizes: in bytes, of those that are fitted to.
+        statistic: makes that number of the times of a kind.
 
     Raises:
         ValueError: a method has none of these sizes.
@@ -86,8 +96,8 @@ def fit_methods(updates: Sequence[Update], sizes: Collection[int]) -> dict[str, 
         used = [its for (_, _, name, _), its in kinds.items() if name == method]
         size = np.array([float(its[0].size_bytes) for its in used])
         others = np.array([its[0].sharing - 1.0 for its in used])
-        publish = np.array([median(its, "publish_s") for its in used])
-        load = np.array([median(its, "loads_s") for its in used])
+        publish = np.array([statistic(values(its, "publish_s")) for its in used])
+        load = np.array([statistic(values(its, "loads_s")) for its in used])
         one = np.ones(len(used))
         found[method] = Method(
             fit(f"publish by {method}", PUBLISH, np.column_stack([one, size]), publish, publish),
@@ -104,11 +114,13 @@ class Cell:
         updates: not empty, of one `Update.key`.
         method: the model's.
         fitted: whether they were fitted to.
+        statistic: what the model is held against.
     """
 
     updates: Sequence[Update]
     method: Method
     fitted: bool
+    statistic: Statistic
 
     @property
     def first(self) -> Update:
@@ -117,11 +129,15 @@ class Cell:
 
     def median(self, name: str) -> float:
         """Of an attribute of the updates."""
-        return median(self.updates, name)
+        return statistics.median(values(self.updates, name))
 
     def least(self, name: str) -> float:
         """Likewise."""
         return min(values(self.updates, name))
+
+    def held_against(self, name: str) -> float:
+        """What the model should say."""
+        return self.statistic(values(self.updates, name))
 
     @property
     def predicted_load_s(self) -> float:
@@ -130,28 +146,33 @@ class Cell:
 
     @property
     def load_error(self) -> float:
-        """Prediction over the median measured, less 1."""
-        return self.predicted_load_s / self.median("loads_s") - 1
+        """Prediction over measurement, less 1."""
+        return self.predicted_load_s / self.held_against("loads_s") - 1
 
     @property
     def total_error(self) -> float:
         """Likewise, of the time until all have loaded."""
         first = self.first
         predicted = self.method.total_s(first.size_bytes, first.servers, first.sharing)
-        return predicted / self.median("total_s") - 1
+        return predicted / self.held_against("total_s") - 1
 
     @property
     def publish_error(self) -> float:
         """Likewise, of publishing."""
-        return self.method.publish_s(self.first.size_bytes) / self.median("publish_s") - 1
+        published_s = self.held_against("publish_s")
+        return self.method.publish_s(self.first.size_bytes) / published_s - 1
 
 
-def cells(updates: Sequence[Update], fitted_sizes: Collection[int]) -> list[Cell]:
+def cells(
+    updates: Sequence[Update],
+    fitted_sizes: Collection[int],
+    statistic: Statistic = statistics.median,
+) -> list[Cell]:
     """Updates by kind, in the order of size, servers and method, each with the model's word."""
-    methods = fit_methods(updates, fitted_sizes)
+    methods = fit_methods(updates, fitted_sizes, statistic)
     kinds = by_kind(updates)
     order = sorted(kinds, key=lambda key: (*key[:2], list(methods).index(key[2]), key[3] or 0))
-    return [Cell(kinds[key], methods[key[2]], key[0] in fitted_sizes) for key in order]
+    return [Cell(kinds[key], methods[key[2]], key[0] in fitted_sizes, statistic) for key in order]
 
 
 HEADINGS = (
@@ -218,12 +239,11 @@ def remarks(shown: Sequence[Cell]) -> list[str]:
     methods = {cell.first.method: cell.method for cell in shown}
     for name, method in methods.items():
         for what in (method.publish, method.load):
-            said = [f"{1e3 * what['latency_s']:.1f} ms"]
-            said += [
-                f"{c.value * 1e9:.3g} ms/MB{' for each other server' * ('shared' in c.name)}"
-                + ("" if c.determined else " (not determined)")
-                for c in what.coefficients[1:]
-            ]
+            said = [f"{1e3 * method.coefficient(what, 'latency_s'):.1f} ms"]
+            for c in what.coefficients[1:]:
+                text = f"{method.coefficient(what, c.name) * 1e9:.3g} ms/MB"
+                text += " for each other server" if "shared" in c.name else ""
+                said.append(text + ("" if c.determined else " (not determined)"))
             lines.append(f"{what.phase}: {' + '.join(said)}")
         for word, fitted in (("fitted", True), ("predicted", False)):
             its = [c for c in shown if c.first.method == name and c.fitted is fitted]
