@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.measured import ROOT
 from benchmarks.weight_transfer.__main__ import main
 from benchmarks.weight_transfer.model import cells, fit_methods, remarks
 from benchmarks.weight_transfer.updates import DataError, Update, load, save, standstill
 
+MEASURED = ROOT / "benchmarks" / "weight_transfer" / "measured.json"
 MB = 1_000_000
 SIZES = (1 * MB, 8 * MB, 26 * MB, 72 * MB, 200 * MB)
 TRUE = {"disk": (0.02, 3e-9, 1e-9), "collective": (0.05, 1e-9, 0.8e-9)}
@@ -185,3 +187,10 @@ def test_real_servers_are_brought_to_new_weights_by_each_method(tmp_path: Path) 
             assert update.all_still_s < min(update.loads_s)
         assert update.publish_s > 0
     assert json.loads(out.read_text())["about"]["mode"] == "in_place"
+
+
+def test_the_guide_shows_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--from", str(MEASURED), "--markdown"]) == 0
+    guide = (ROOT / "docs" / "guides" / "weight-transfer.md").read_text(encoding="utf-8")
+    for line in capsys.readouterr().out.splitlines():
+        assert line in guide
