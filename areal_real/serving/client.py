@@ -26,6 +26,14 @@ CONNECT_TIMEOUT_S = 20.0
 BACK_OFF_S = (0.1, 0.4, 1.6)
 """Waits before a request that may be repeated is sent again."""
 
+LARGEST_ANSWER_BYTES = 64 * 2**20
+"""Of a server. A token with its log-prob takes some 50 bytes: these are a million tokens."""
+
+LARGEST_REFUSAL_BYTES = 2**16
+"""So much of an error is read."""
+
+_PIECE_BYTES = 2**16
+
 PauseMode = Literal["in_place", "retract"]
 
 
@@ -55,6 +63,7 @@ class ServerClient:
             url,
             headers=headers,
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            auto_decompress=False,  # SGLang does not compress; what is small stays small
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
 
@@ -98,7 +107,8 @@ class ServerClient:
 
         Raises:
             RequestRefused: the server will not, as for an input that is too long.
-            ServerGone: no answer, or a broken one; holds what had been streamed.
+            ServerGone: no answer, or one that broke off; holds what had been streamed.
+            BackendError: the answer is no answer to this, or too large.
         """
         progress = Progress() if progress is None else progress
         parameters = sampling.parameters(max_new_tokens)
@@ -117,16 +127,15 @@ class ServerClient:
         silence_s = self._timeout_s if self._interval else None
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
         try:
-            async with self._http.post("/generate", json=body, timeout=timeout) as response:
+            async with self._http.post(
+                "/generate", json=body, timeout=timeout, allow_redirects=False
+            ) as response:
                 await _refused("generate", response)
                 if self._interval:
                     async for answer in _events(response):
-                        if "error" in answer:
-                            error = answer["error"]
-                            raise RequestRefused("generate", error["code"], error["message"])
-                        progress.add(answer)
+                        _take(progress, answer, max_new_tokens)
                 else:
-                    progress.add(await response.json())
+                    _take(progress, _object(await _whole(response)), max_new_tokens)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ServerGone(
                 f"generate: {self.url}: {_told(error)}",
@@ -152,13 +161,11 @@ class ServerClient:
 
     async def probe(self, *, timeout_s: float | None = None) -> Mapping[str, Any]:
         """Whether the scheduler answers too, busy or paused; returns the server's description."""
-        text = await self._request("GET", "server_info", timeout_s=timeout_s, repeat=False)
-        info: Mapping[str, Any] = json.loads(text)
-        return info
+        return _object(await self._request("GET", "server_info", timeout_s=timeout_s, repeat=False))
 
     async def weight_version(self) -> int:
         """The weights it serves."""
-        info = json.loads(await self._request("GET", "model_info"))
+        info = _object(await self._request("GET", "model_info"))
         return int(info["weight_version"])
 
     async def pause(self, mode: PauseMode) -> None:
@@ -176,6 +183,10 @@ class ServerClient:
             RequestRefused: something still runs.
         """
         await self._post(f"flush_cache?timeout={wait_s:g}", {})
+
+    async def freeze(self) -> None:
+        """Let its garbage collectors pass over what has been made by now, which stays."""
+        await self._post("freeze_gc", {})
 
     # ---- weights -------------------------------------------------------------------------------
 
@@ -247,7 +258,7 @@ class ServerClient:
 
     # ---- requests ------------------------------------------------------------------------------
 
-    async def _post(self, path: str, body: Mapping[str, Any], *, repeat: bool = True) -> str:
+    async def _post(self, path: str, body: Mapping[str, Any], *, repeat: bool = True) -> bytes:
         return await self._request("POST", path, body, repeat=repeat)
 
     async def _request(
@@ -258,7 +269,7 @@ class ServerClient:
         *,
         timeout_s: float | None = None,
         repeat: bool = True,
-    ) -> str:
+    ) -> bytes:
         """Ask, again if the connection fails and doing it twice is the same as once."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         back_off_s = BACK_OFF_S if repeat else ()
@@ -266,10 +277,12 @@ class ServerClient:
             try:
                 async with (
                     asyncio.timeout(limit_s),
-                    self._http.request(method, f"/{path}", json=body) as response,
+                    self._http.request(
+                        method, f"/{path}", json=body, allow_redirects=False
+                    ) as response,
                 ):
                     await _refused(path, response)
-                    return await response.text()
+                    return await _whole(response)
             except TimeoutError as error:
                 raise ServerGone(f"{path}: {self.url}: no answer in {limit_s:g} s") from error
             except (aiohttp.ClientError, OSError) as error:
@@ -279,32 +292,89 @@ class ServerClient:
         raise AssertionError("unreachable")
 
 
+async def _whole(response: aiohttp.ClientResponse, most: int = LARGEST_ANSWER_BYTES) -> bytes:
+    """The body.
+
+    Raises:
+        BackendError: it is larger than anything a server has to say.
+    """
+    body = bytearray()
+    async for piece in response.content.iter_chunked(_PIECE_BYTES):
+        body += piece
+        if len(body) > most:
+            raise BackendError(f"the server sent more than {most} bytes")
+    return bytes(body)
+
+
 async def _refused(what: str, response: aiohttp.ClientResponse) -> None:
-    """Raise what the server said, if it is no success."""
-    if response.status >= 400:
-        text = (await response.text()).strip()
+    """Raise what the server said, if it is no success. No server of ours sends us elsewhere."""
+    if response.status >= 300:
+        try:
+            said = await _whole(response, LARGEST_REFUSAL_BYTES)
+        except BackendError as error:
+            said = str(error).encode()
+        text = said.decode(errors="replace").strip()
         try:
             answer = json.loads(text)
             text = str(answer.get("message") or answer["error"]["message"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             text = text[:500]
         raise RequestRefused(what, response.status, text)
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a stream of server-sent events, up to its ``[DONE]``."""
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
+    """The JSON objects of a stream of server-sent events, up to its ``[DONE]``.
+
+    Raises:
+        BackendError: one is none, or larger than a whole answer may be.
+    """
+    rest = bytearray()
+    async for piece in response.content.iter_chunked(_PIECE_BYTES):
+        *lines, tail = piece.split(b"\n")
         for line in lines:
-            if line.startswith(b"data:"):
-                data = line[len(b"data:") :].strip()
+            whole = bytes(rest + line)
+            rest.clear()
+            if whole.startswith(b"data:"):
+                data = whole[len(b"data:") :].strip()
                 if data == b"[DONE]":
                     return
-                try:
-                    yield json.loads(data)
-                except ValueError as error:
-                    raise BackendError(f"the server sent {data[:100]!r}") from error
+                yield _object(data)
+        rest += tail
+        if len(rest) > LARGEST_ANSWER_BYTES:
+            raise BackendError(f"the server sent a line of over {LARGEST_ANSWER_BYTES} bytes")
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        BackendError: it is none.
+    """
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BackendError(f"the server sent {data[:100]!r}") from error
+    if not isinstance(found, dict):
+        raise BackendError(f"the server sent {data[:100]!r}, which is no object")
+    return found
+
+
+def _take(progress: Progress, answer: dict[str, Any], most: int) -> None:
+    """Add what came.
+
+    Raises:
+        RequestRefused: it is an error.
+        BackendError: it is no answer, or more than was asked for.
+    """
+    try:
+        if "error" in answer:
+            error = answer["error"]
+            raise RequestRefused("generate", error["code"], error["message"])
+        progress.add(answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BackendError(f"the server's answer was not understood: {error!r}") from error
+    if len(progress) > most:
+        raise BackendError(f"the server sent {len(progress)} tokens where {most} were asked for")
 
 
 def _told(error: BaseException) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from areal_real.interfaces import variables_of
+from areal_real.serving.guard import TOKEN_FILE_VARIABLE
 from areal_real.serving.options import ServerOptions
 from areal_real.serving.steps import step_flags
 
 _HERE = Path(__file__).resolve().parent
+_TOKEN = "token"
 
 _CPU_FLAGS = (
     *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
@@ -24,21 +25,17 @@ _CPU_FLAGS = (
 def command_line(
     options: ServerOptions, model: Path, *, weight_version: int, port: int, folder: Path
 ) -> list[str]:
-    """What to execute, wrapped so that it dies with us.
+    """What to execute, wrapped so that it dies with us. Nothing secret is in it.
 
     Args:
         options: how the server is run.
         model: Hugging Face folder.
         weight_version: label of the weights in it.
         port: to listen on.
-        folder: private to this server; an API token is handed over in a file there, as a command
-            line can be read by all users of the machine.
+        folder: private to this server.
     """
     python = options.python
-    if options.device == "cpu":
-        launcher = [python, str(_HERE / "cpu_launcher.py")]
-    else:
-        launcher = [python, "-m", "sglang.launch_server"]
+    launcher = [python, str(_HERE / f"{'cpu' if options.device == 'cpu' else 'gpu'}_launcher.py")]
     flags = [
         *("--model-path", str(model), "--weight-version", str(weight_version)),
         *("--host", options.host, "--port", str(port), "--random-seed", str(options.seed)),
@@ -58,13 +55,15 @@ def command_line(
         flags += ["--disable-radix-cache"]
     if options.device == "cpu":
         flags += _CPU_FLAGS
-    if options.api_token is not None:
-        secret = folder / "token.yaml"
-        secret.touch(mode=0o600)
-        secret.write_text(f"api-key: {json.dumps(options.api_token)}\n")  # JSON is YAML
-        flags += ["--config", str(secret)]
     guard = [python, "-I", str(_HERE / "die_with_parent.py"), str(os.getpid())]
     return [*guard, *launcher, *flags, *options.extra_args]
+
+
+def hand_over_token(options: ServerOptions, folder: Path) -> None:
+    """Leave the token where `environment` says: a file of ours alone, in the server's folder."""
+    path = folder / _TOKEN
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(options.api_token)
 
 
 def environment(
@@ -78,6 +77,7 @@ def environment(
         gpus: of the host, which it may use; None leaves it as it is.
     """
     chosen = {
+        TOKEN_FILE_VARIABLE: str(folder / _TOKEN),
         # SGLang leaves temporary files behind; there they are removed with the folder.
         "TMPDIR": str(folder),
         # Its processes find each other through a file, not through a port open to the network.

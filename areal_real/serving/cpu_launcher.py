@@ -1,7 +1,7 @@
 """SGLang's HTTP server on a machine without a GPU: run this file as a script, with SGLang's flags.
 
-SGLang itself is unmodified: its own `prepare_server_args` and `run_server` do the work. What is
-arranged around it:
+SGLang itself is unmodified: its own `prepare_server_args` and `run_server` do the work, behind
+`areal_real.serving.guard`. What is arranged around it:
 
 * PyPI's torchvision links CUDA, so its operators are not registered on a CPU host, and importing
   its Python side then fails on the shape functions of ``nms``. They are declared here, without a
@@ -28,6 +28,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import runpy
 import sys
 import types
 from collections.abc import Callable
@@ -213,6 +214,7 @@ _skip_other_models(sys.argv[1:])
 
 def main() -> None:
     """Serve until killed."""
+    runpy.run_path(str(Path(__file__).with_name("guard.py")))["install"]()
     from sglang.launch_server import run_server
     from sglang.srt.server_args import prepare_server_args
     from sglang.srt.utils import kill_process_tree

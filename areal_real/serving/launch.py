@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from areal_real.serving.client import ServerClient
-from areal_real.serving.command import command_line, environment
+from areal_real.serving.command import command_line, environment, hand_over_token
 from areal_real.serving.errors import RequestRefused, ServerGone, ServerStartFailed
 from areal_real.serving.options import ServerOptions
-from areal_real.serving.ports import PortLease
+from areal_real.serving.ports import PortLease, listens
 from areal_real.serving.steps import StepListener
 
 POLL_S = 0.1
@@ -30,6 +30,9 @@ LOG_LINES = 25
 
 LOG_LINE_BYTES = 300
 """How much of each; SGLang logs its configuration in one line of 16 kB."""
+
+UNAUTHORISED = 401
+"""HTTP status for who does not show the token."""
 
 _PORT_TRIES = 3
 _FOLDERS = "areal-sgl-"
@@ -77,7 +80,7 @@ class ServerProcess:
             folder=self.folder,
         )
         try:
-            # Ours alone: SGLang logs its whole configuration, an API token included.
+            hand_over_token(options, self.folder)
             with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
                 # Not in a worker thread: the server dies with the thread that starts it.
                 self._process = subprocess.Popen(
@@ -133,10 +136,13 @@ class ServerProcess:
         """Until it answers.
 
         Raises:
-            ServerStartFailed: it ended, or the time is over.
+            ServerStartFailed: it ended, or the time is over, or it answers everyone.
         """
         deadline = time.monotonic() + self._options.start_timeout_s
-        async with ServerClient(self.url, api_token=self._options.api_token) as client:
+        async with (
+            ServerClient(self.url, api_token=self._options.api_token) as client,
+            ServerClient(self.url) as stranger,
+        ):
             while True:
                 if not self.alive:
                     raise self._failure(self.ending)
@@ -144,10 +150,23 @@ class ServerProcess:
                     raise self._failure(
                         f"was not ready after start_timeout_s = {self._options.start_timeout_s:g}"
                     )
-                with contextlib.suppress(ServerGone, RequestRefused):
-                    await client.health(timeout_s=10)
-                    break
+                # Nobody else may have taken the port meanwhile, and be told the token.
+                if listens(self.pid, self._lease.port):
+                    with contextlib.suppress(ServerGone, RequestRefused):
+                        await client.health(timeout_s=10)
+                        break
                 await asyncio.sleep(POLL_S)
+            try:
+                await stranger.health(timeout_s=10)
+            except RequestRefused as refusal:
+                if refusal.status != UNAUTHORISED:
+                    raise self._failure(f"answers strangers: {refusal}") from None
+            except ServerGone as error:
+                raise self._failure(f"was ready, and then: {error}") from None
+            else:
+                raise self._failure("answers who shows no token")
+            with contextlib.suppress(ServerGone, RequestRefused):  # it is only slower without
+                await client.freeze()
         (self.folder / _SHARED_MEMORY).write_text("\n".join(_shared_memory_of(self.pid)))
 
     def _failure(self, what: str) -> ServerStartFailed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import secrets
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -53,15 +55,15 @@ class ServerOptions:
     """How one server is run.
 
     Attributes:
-        device: ``cpu`` takes our launcher, ``cuda`` SGLang's own.
+        device: ``cpu`` or ``cuda``; each has a launcher.
         tensor_parallel: processes that share the model.
         dtype: of weights and KV cache.
         max_running_rollouts: requests that run at once; more wait.
         kv_cache_tokens: room of the KV cache; None lets SGLang take the memory it finds (cuda).
         threads: OpenMP threads of each process (cpu).
-        host: address to listen on. Another than loopback needs an ``api_token``: who reaches the
-            port controls the model.
-        api_token: sent with every request; never on a command line.
+        host: address to listen on.
+        api_token: that the server asks for, of every request; by default a fresh one. Who has it
+            and reaches the port controls the model. Printable ASCII, without spaces.
         seed: of sampling. Answers also depend on which requests share a batch.
         stream_interval_tokens: a request's tokens are sent every so many, and so outlive the
             server's death; 0 sends them when it ends.
@@ -85,7 +87,7 @@ class ServerOptions:
     kv_cache_tokens: int | None = 16384
     threads: int = 1
     host: str = "127.0.0.1"
-    api_token: str | None = field(default=None, repr=False)
+    api_token: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
     seed: int = 1
     stream_interval_tokens: int = 0
     record_steps: bool = True
@@ -115,11 +117,8 @@ class ServerOptions:
             raise ConfigError("kv_cache_tokens must be given for device 'cpu'")
         if self.kv_cache_tokens is not None and self.kv_cache_tokens < 1:
             raise ConfigError(f"kv_cache_tokens = {self.kv_cache_tokens}: expected at least 1")
-        if not is_loopback(self.host) and not self.api_token:
-            raise ConfigError(
-                f"host = {self.host!r} can be reached from other machines, and who reaches a "
-                "server controls it: set an api_token, or host = '127.0.0.1'"
-            )
+        if not re.fullmatch(r"[!-~]+", self.api_token):
+            raise ConfigError("api_token: expected printable ASCII characters without spaces")
 
 
 def is_loopback(host: str) -> bool:

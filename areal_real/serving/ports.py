@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from areal_real.serving.errors import ServerStartFailed
 
 FIRST_PORT, LAST_PORT = 20000, 29999
@@ -44,6 +46,15 @@ class PortLease:
     def release(self) -> None:
         """Let others have it; may be called again."""
         self._lock.close()
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process of ours, and no other, is whom connections to a port here reach."""
+    try:
+        found = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:  # it is gone
+        return False
+    return any(x.status == psutil.CONN_LISTEN and x.laddr.port == port for x in found)
 
 
 def _locked(lock: IO[str]) -> bool:

@@ -100,6 +100,8 @@ class Progress:
         triples = meta.get("output_token_logprobs") or []
         if [token for _, token, _ in triples] != list(ids):
             raise BackendError(f"{len(ids)} token ids came with {len(triples)} other log-probs")
+        if not all(type(token) is int and isinstance(x, int | float) for x, token, _ in triples):
+            raise BackendError("a token id or a log-prob is no number")
         label = _version(meta["weight_version"])
         known = label if self._label is None else min(self._label, label)
         self._label = label
@@ -146,7 +148,7 @@ def _versions(spans: Sequence[Mapping[str, Any]], tokens: int) -> list[int]:
     """Spans to one version per token; they must tile the tokens."""
     versions: list[int] = []
     for span in spans:
-        if span["start"] != len(versions) or span["end"] < span["start"]:
+        if span["start"] != len(versions) or not span["start"] <= span["end"] <= tokens:
             break
         versions += [_version(span["version"])] * (span["end"] - span["start"])
     if len(versions) != tokens:

@@ -11,6 +11,7 @@ from pathlib import Path
 import areal_real
 from areal_real.interfaces import variables_of
 from areal_real.placement.roles import Contact
+from areal_real.serving.options import is_loopback
 from areal_real.training.control import (
     HOST_VARIABLE,
     LISTEN_VARIABLE,
@@ -67,6 +68,8 @@ def environment(
         "PYTHONWARNINGS": "ignore",  # Megatron warns of every library that is not there
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
     }
+    if is_loopback(listen):  # whatever a cluster's environment says of its network
+        variables |= variables_of(listen)
     if rank == 0:
         variables[HOST_VARIABLE] = contact.host
         variables[PORT_VARIABLE] = str(contact.port)

@@ -38,7 +38,11 @@ def test_logprobs_are_those_after_the_temperature(
 
     async def work():
         assert lab.server.url is not None
-        async with ServerClient(lab.server.url, stream_interval_tokens=interval) as client:
+        async with ServerClient(
+            lab.server.url,
+            api_token=lab.options.api_token,
+            stream_interval_tokens=interval,
+        ) as client:
             return await client.generate(prompt, 30, sampling, rid="own.")
 
     segment = lab.run(work())

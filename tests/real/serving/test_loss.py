@@ -172,7 +172,7 @@ def test_weights_that_cannot_be_loaded_cost_the_server(mortal: Lab, tmp_path: Pa
 def test_a_refused_update_leaves_the_server_as_it_was(lab: Lab, tmp_path: Path) -> None:
     async def work() -> None:
         assert lab.server.url is not None
-        async with ServerClient(lab.server.url) as client:
+        async with ServerClient(lab.server.url, api_token=lab.options.api_token) as client:
             with pytest.raises(RequestRefused, match="status 400"):
                 await client.update_from_disk(tmp_path / "nothing", lab.version + 1)
             assert await client.weight_version() == lab.version

@@ -128,7 +128,7 @@ def test_an_abort_that_nobody_asked_for_loses_nothing(lab: Lab) -> None:
         rollouts = [lab.submit([5, 6, n], 400) for n in range(3)]
         await lab.generating(rollouts, 3)
         assert lab.server.url is not None
-        async with ServerClient(lab.server.url) as stranger:
+        async with ServerClient(lab.server.url, api_token=lab.options.api_token) as stranger:
             await stranger.abort_all()
         await lab.settled(rollouts)
         return rollouts

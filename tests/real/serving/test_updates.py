@@ -148,7 +148,7 @@ def test_the_prefix_cache_keeps_no_trap_though_it_is_set(lab: Lab) -> None:
     async def work() -> None:
         url = lab.server.url
         assert url is not None
-        async with ServerClient(url) as client:
+        async with ServerClient(url, api_token=lab.options.api_token) as client:
             await client.generate(prompt, 2, NO_END, rid="a.")
             before = await lab.server.ask(prompt, 2, NO_END)
             lab.server.load(lab.version + 1, "in_place")
@@ -234,7 +234,7 @@ def test_versions_are_what_the_server_was_told(lab: Lab) -> None:
 async def _label(lab: Lab) -> None:
     url = lab.server.url
     assert url is not None
-    async with ServerClient(url) as client:
+    async with ServerClient(url, api_token=lab.options.api_token) as client:
         assert await client.weight_version() == lab.version
         answer = await client.generate([3], 3, NO_END, rid="label.")
     assert answer.versions.tolist() == [lab.version] * 3
