@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +123,39 @@ class Batch:
 
     @classmethod
     def load(cls, path: Path) -> Batch:
-        """Read what `save` wrote."""
-        arrays: dict[str, Any] = load_file(path)
-        return cls(**arrays)
+        """Read what `save` wrote, and make sure that it is a batch: indices come from it.
+
+        Raises:
+            BackendError: it cannot be read, or its arrays are not those of a batch.
+        """
+        try:
+            batch = cls(**load_file(path))
+            batch._check()
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as exc:
+            raise BackendError(f"{path}: no batch: {exc}") from exc
+        return batch
+
+    def _check(self) -> None:
+        for names, dtype, count in (
+            (("lengths", "prompt_tokens", "group_ids", "rollout_ids"), np.int64, len(self)),
+            (("rewards",), np.float32, len(self)),
+            (("tokens", "versions"), np.int64, self.tokens.size),
+            (("behaviour_logprobs",), np.float32, self.tokens.size),
+        ):
+            for name in names:
+                array = getattr(self, name)
+                if array.dtype != dtype or array.shape != (count,):
+                    raise ValueError(
+                        f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} ({count},)"
+                    )
+        tokens, lengths, prompts = self.tokens, self.lengths, self.prompt_tokens
+        # Each by itself first: a sum of huge numbers may come out right.
+        if np.any((lengths < 1) | (lengths > tokens.size)) or lengths.sum() != tokens.size:
+            raise ValueError(f"lengths do not cut {tokens.size} tokens into sequences")
+        if np.any((prompts < 0) | (prompts > lengths)):
+            raise ValueError("prompt_tokens are not within lengths")
+        if np.any(tokens < 0):
+            raise ValueError("a token is negative")
+        for name in ("behaviour_logprobs", "rewards"):
+            if not np.all(np.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} are not all finite")

@@ -31,6 +31,7 @@ RUN_IS_GONE = 3
 """Exit status of a rank 0 whose run is gone."""
 
 LONGEST_LINE_BYTES = 2**28
+"""Log-probabilities of ten million tokens. More is no message; the channel is closed."""
 
 PIECE_BYTES = 2**16
 """Read at a time. A stranger, who has not named the secret, can make the run hold twice as much."""
@@ -88,8 +89,8 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            with self._socket.makefile("rb") as lines:
-                for line in lines:
+            with self._socket.makefile("rb") as file:
+                while line := file.readline(LONGEST_LINE_BYTES + 1):
                     message = json.loads(line)
                     if "aside" in message and self.on_aside is not None:
                         self.on_aside(message)

@@ -17,6 +17,9 @@ from areal_sched.errors import ConfigError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+LARGEST_INDEX_BYTES = 2**26
+"""Of a folder's index; one of a model with a hundred thousand tensors has 10 MB."""
+
 DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
@@ -38,7 +41,8 @@ class TensorFolder:
         shapes: shape of every tensor that is wanted.
 
     Raises:
-        ConfigError: a file cannot be read, or a tensor is missing or of another shape.
+        ConfigError: a file cannot be read or is none of this folder, or a tensor is missing, of
+            another shape, or not of floating-point numbers.
     """
 
     def __init__(self, folder: Path, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -48,7 +52,13 @@ class TensorFolder:
         for name, shape in shapes.items():
             if name not in self._places:
                 raise ConfigError(f"{folder}: there is no tensor {name}")
-            found = self._slice(name).get_shape()
+            tensor = self._slice(name)
+            found = tensor.get_shape()
+            if tensor.get_dtype() not in DTYPE_NAMES.values():
+                raise ConfigError(
+                    f"{folder}: {name} is of {tensor.get_dtype()}, not one of"
+                    f" {', '.join(DTYPE_NAMES.values())}"
+                )
             if list(found) != list(shape):
                 raise ConfigError(
                     f"{folder}: {name} has shape {tuple(found)}, config.json makes it"
@@ -75,10 +85,16 @@ class TensorFolder:
         if not index.is_file():
             return dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
         try:
-            places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (OSError, ValueError, KeyError) as exc:
+            if index.stat().st_size > LARGEST_INDEX_BYTES:
+                raise ValueError(f"more than {LARGEST_INDEX_BYTES} bytes")
+            told = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            places = {str(name): str(file) for name, file in told.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise ConfigError(f"{index}: no index of safetensors files: {exc!r}") from None
-        return {str(name): str(file) for name, file in places.items()}
+        for file in places.values():
+            if Path(file).name != file or file in ("", ".."):
+                raise ConfigError(f"{index}: {file!r} is no file of this folder")
+        return places
 
     def _open(self, file: str) -> Any:
         if file not in self._files:

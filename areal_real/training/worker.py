@@ -126,15 +126,14 @@ class _Worker:
         self._ranks.barrier()
 
     def _batch(self, path: str) -> Any:
-        from safetensors import SafetensorError
-
+        from areal_real.errors import BackendError
         from areal_real.training.batch import Batch
 
         batch, error = None, None
         try:
             batch = Batch.load(Path(path))
-        except (OSError, SafetensorError, TypeError) as exc:
-            error = f"{path}: {exc}"
+        except BackendError as exc:
+            error = str(exc)
         self._ranks.agree(error)
         return batch
 
