@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+import secrets
 import socket
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from areal_real.config import RealConfig
@@ -82,10 +85,12 @@ def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
             folder = tempfile.TemporaryDirectory(prefix="areal-", ignore_cleanup_errors=True)
+            place = stack.enter_context(folder)
+            stack.enter_context(_to_ourselves(ray, Path(place)))
             settings |= {
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES,
-                "_temp_dir": stack.enter_context(folder),
+                "_temp_dir": place,
             }
             if config.real.device == "cpu":
                 # As without Ray: processes share the cores there are.
@@ -98,7 +103,7 @@ def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what matters of them comes as an error
                 ray.init(address=address, **settings)
-        except (OSError, RuntimeError, ValueError) as exc:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as exc:
             lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
             told = " ".join(lines[:2])
             raise ConfigError(
@@ -112,6 +117,48 @@ def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
         if hasattr(ray._private.worker, "_worker_logs_enabled"):
             ray._private.worker._worker_logs_enabled = False
         yield ray
+
+
+@contextlib.contextmanager
+def _to_ourselves(ray: Any, folder: Path) -> Iterator[None]:
+    """Let a Ray of our own listen on loopback alone, and ask for a token that we alone have.
+
+    By itself it would listen on all addresses of the machine, except on Windows and macOS. There is
+    no option for that but the variable that turns clusters on there.
+    """
+    path = folder / "token"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(_token())
+    own = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": None,  # then Ray asks for a token; said by us, it would be heard too late
+        "RAY_AUTH_TOKEN_PATH": str(path),
+        "RAY_AUTH_TOKEN": None,  # would come before the file
+    }
+    before = {name: os.environ.get(name) for name in own}
+    constants, name = ray._private.ray_constants, "ENABLE_RAY_CLUSTER"
+    cluster = getattr(constants, name, True)  # read when Ray was imported
+    _set(own)
+    setattr(constants, name, False)
+    try:
+        yield
+    finally:
+        setattr(constants, name, cluster)
+        _set(before)
+
+
+@functools.cache
+def _token() -> str:
+    """Ray keeps the first one that it finds for as long as this process lives."""
+    return secrets.token_hex(32)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _threads(config: RealConfig) -> int:

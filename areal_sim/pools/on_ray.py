@@ -135,6 +135,7 @@ def _connected(ray: Any, address: str | None, jobs: int | None) -> Iterator[None
         settings = dict(_QUIET)
         if address == "local":
             folder = tempfile.TemporaryDirectory(prefix="areal-", ignore_cleanup_errors=True)
+            stack.enter_context(_on_loopback(ray))
             settings |= {
                 "num_cpus": jobs,
                 "num_gpus": 0,
@@ -153,6 +154,23 @@ def _connected(ray: Any, address: str | None, jobs: int | None) -> Iterator[None
         except (OSError, RuntimeError, ValueError) as exc:
             raise NoPool(f"{given}: {_one_line(exc)}") from None
         yield
+
+
+@contextlib.contextmanager
+def _on_loopback(ray: Any) -> Iterator[None]:
+    """Let a Ray of our own listen on loopback alone.
+
+    By itself it would listen on all addresses of the machine, except on Windows and macOS. There is
+    no option for that but the variable that turns clusters on there.
+    """
+    constants, name = ray._private.ray_constants, "ENABLE_RAY_CLUSTER"
+    before = getattr(constants, name, True)  # read when Ray was imported
+    setattr(constants, name, False)
+    try:
+        with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}):
+            yield
+    finally:
+        setattr(constants, name, before)
 
 
 @contextlib.contextmanager
