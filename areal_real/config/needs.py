@@ -35,8 +35,8 @@ SERVER_PROCESS_BYTES = 1_900_000_000
 """Host memory of an SGLang server beside model and KV cache. Measured, SGLang 0.5.21 on a CPU."""
 
 TRAINER_PROCESS_BYTES = 900_000_000
-"""Host memory of a trainer process beside the model, with its share of torchrun. Measured: 0.85e9,
-torch 2.13 and Megatron-Core 0.16 on a CPU."""
+"""Host memory of a trainer process beside the model, Measured: 0.85e9, torch 2.13 and Megatron-Core
+0.16 on a CPU."""
 
 MAIN_PROCESS_BYTES = 500_000_000
 """Host memory of `areal-real` itself. Assumed."""
@@ -153,7 +153,7 @@ def needs_of(config: RealConfig, model: ModelShape | None) -> Needs:
         * _uncovered_steps(config)
         * config.train_batch_rollouts
         * config.workload.max_context_tokens,
-        # Each server its own; torchrun's rendezvous, and one to broadcast weights.
+        # Each server its own; where ranks meet, and one to broadcast weights.
         ports=server.count + 2,
         # A connection for each rollout and some beside; Python, torch and logs.
         open_files=256 + 2 * min(config.bounds.max_rollouts_in_flight, _running(config)),

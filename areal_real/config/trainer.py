@@ -10,7 +10,7 @@ from areal_sched.config.options import Section, flag, number, whole
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig(Section):
-    """The trainer, Megatron-Core under torchrun. The optimizer is Adam with decoupled decay."""
+    """The trainer, Megatron-Core. The optimizer is Adam with decoupled decay."""
 
     TABLE: ClassVar[str] = "real.trainer"
 
