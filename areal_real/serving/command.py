@@ -35,7 +35,7 @@ def command_line(
         folder: private to this server.
     """
     python = options.python
-    launcher = [python, str(_HERE / f"{'cpu' if options.device == 'cpu' else 'gpu'}_launcher.py")]
+    launcher = "cpu_launcher.py" if options.device == "cpu" else "gpu_launcher.py"
     flags = [
         *("--model-path", str(model), "--weight-version", str(weight_version)),
         *("--host", options.host, "--port", str(port), "--random-seed", str(options.seed)),
@@ -56,7 +56,8 @@ def command_line(
     if options.device == "cpu":
         flags += _CPU_FLAGS
     guard = [python, "-I", str(_HERE / "die_with_parent.py"), str(os.getpid())]
-    return [*guard, *launcher, *flags, *options.extra_args]
+    # -P: the files beside the launcher are no modules of SGLang's.
+    return [*guard, python, "-P", str(_HERE / launcher), *flags, *options.extra_args]
 
 
 def hand_over_token(options: ServerOptions, folder: Path) -> None:
