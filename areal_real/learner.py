@@ -247,21 +247,26 @@ class TrainerDriver:
         self._tiler.between = "down"
         reason = str(lost).splitlines()[0]
         self._executor.emit(TrainStepFailed(weight_version=WeightVersion(version), reason=reason))
-        self._restarts += 1
-        if self._restarts > MOST_RESTARTS:
-            raise BackendError(f"the trainer was lost {self._restarts} times in step {version}")
-        await self.world.stop()
-        if self.stopping:
-            return None
-        newest = await asyncio.to_thread(self._checkpoints.newest_sound, self._warn)
-        if newest is None or newest.version != version - 1:
-            raise NoCheckpoint(f"there is no checkpoint of step {version - 1}")
-        world = await self._started_unless_stopped(newest.trainer)
-        if world is None:
-            return None
-        self.world = world
-        self._tiler.between = "idle"
-        return version - 1
+        while True:
+            self._restarts += 1
+            if self._restarts > MOST_RESTARTS:
+                raise BackendError(f"the trainer was lost {self._restarts} times in step {version}")
+            await self.world.stop()
+            if self.stopping:
+                return None
+            newest = await asyncio.to_thread(self._checkpoints.newest_sound, self._warn)
+            if newest is None or newest.version != version - 1:
+                raise NoCheckpoint(f"there is no checkpoint of step {version - 1}")
+            try:
+                world = await self._started_unless_stopped(newest.trainer)
+            except TrainerLost as exc:
+                self._warn(f"the trainer was lost while it started: {exc}")
+                continue
+            if world is None:
+                return None
+            self.world = world
+            self._tiler.between = "idle"
+            return version - 1
 
     async def _started_unless_stopped(self, checkpoint: Path) -> World | None:
         starting = asyncio.ensure_future(self._start_world(checkpoint))

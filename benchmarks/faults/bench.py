@@ -306,8 +306,8 @@ class Injector:
         row.seconds = time.monotonic() - at_s
         first = journal.common(before)
         if fault.noted is None:
-            told = [fault.noticed, unusual(journal.entries[first:])]
-            row.noticed = "; ".join(filter(None, told)) or "with the next weights, or not at all"
+            told = [fault.noticed, unusual(journal.entries, first)]
+            row.noticed = "; ".join(filter(None, told)) or "not at all"
         row.lost = sum(n for place, n in journal.lost.items() if place >= first)
         row.resumed = sum(n for place, n in journal.resumed.items() if place >= first)
         books = read_books(bench.folder)

@@ -143,6 +143,8 @@ def _jump(hours: int) -> Callable[[Bench], None]:
     return act
 
 
+MONOTONIC = "not at all: times are taken from the monotonic clock"
+
 CLOCK = Scenario(
     name="clock",
     steps=80,
@@ -150,8 +152,10 @@ CLOCK = Scenario(
     around=movable_clock,
     unable=lambda: None if _faketime() else "libfaketime is not installed (apt install faketime)",
     faults=[
-        Fault(what="the clock jumps 5 hours ahead", act=_jump(5), aim=generating),
-        Fault(what="the clock jumps 14 hours back", act=_jump(-9), aim=in_step),
-        Fault(what="the clock jumps 9 hours ahead", act=_jump(0), aim=loading),
+        Fault(
+            what="the clock jumps 5 hours ahead", act=_jump(5), aim=generating, noticed=MONOTONIC
+        ),
+        Fault(what="the clock jumps 14 h back", act=_jump(-9), aim=in_step, noticed=MONOTONIC),
+        Fault(what="the clock jumps 9 h ahead", act=_jump(0), aim=loading, noticed=MONOTONIC),
     ],
 )

@@ -16,8 +16,8 @@ from benchmarks.faults.moments import generating, in_step, saving
 
 DISK_BYTES = 48 << 20
 FILLER = "filler"
-WEIGHTS_FIT = 600_000
-"""Bytes: weights need 320 kB, a checkpoint three times that."""
+WEIGHTS_FIT = 850_000
+"""Bytes: weights need 320 kB, a checkpoint three times that, and a note comes after one or two."""
 BATCHES_FIT = 150_000
 NO_CHECKPOINT = "no checkpoint of step"
 

@@ -264,7 +264,6 @@ REWARDS = Scenario(
         Fault(
             what="kill -9 of reward workers until an answer has lost two",
             act=_kill_judges_until_a_rollout_fails,
-            noticed="RolloutFailed: its reward could not be computed",
             faults=2,
         ),
     ],

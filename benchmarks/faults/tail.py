@@ -139,18 +139,19 @@ class JournalTail:
         return count
 
 
-def unusual(entries: Sequence[Entry]) -> str:
-    """What the events of some entries tell of a fault; nothing of them may."""
+def unusual(entries: Sequence[Entry], first: int = 0) -> str:
+    """What events tell of a fault, from a place in a journal on; nothing of them may."""
     told: Counter[str] = Counter()
     loading: set[int] = set()
-    for _, event, commands in entries:
-        if isinstance(event, RolloutFailed) and event.reason != ABORTED:
-            told[f"RolloutFailed: {event.reason}"] += 1
-        elif isinstance(event, RolloutsInterrupted) and event.server_id not in loading:
-            told["RolloutsInterrupted"] += len(event.progress)
-        elif isinstance(event, ServerLost | TrainStepFailed):
-            told[type(event).__name__] += 1
-        elif isinstance(event, WeightsLoaded):
+    for place, (_, event, commands) in enumerate(entries):
+        if place >= first:
+            if isinstance(event, RolloutFailed) and event.reason != ABORTED:
+                told[f"RolloutFailed: {event.reason}"] += 1
+            elif isinstance(event, RolloutsInterrupted) and event.server_id not in loading:
+                told["RolloutsInterrupted"] += len(event.progress)
+            elif isinstance(event, ServerLost | TrainStepFailed):
+                told[type(event).__name__] += 1
+        if isinstance(event, WeightsLoaded | ServerLost):
             loading.discard(event.server_id)
         loading |= {x.server_id for x in commands if isinstance(x, c.LoadWeights)}
     return ", ".join(f"{count} x {what}" if count > 1 else what for what, count in told.items())

@@ -76,6 +76,7 @@ class Troubles:
     rollout_fails: float = 0.0
     server_dies: float = 0.0
     trainer_dies: float = 0.0
+    trainer_start_dies: float = 0.0
     save_fails: float = 0.0
     no_room: float = 0.0
 
@@ -337,6 +338,8 @@ class MadeUpBackend:
         task.add_done_callback(self._tasks.discard)
 
     async def start_world(self, checkpoint: Path | None) -> MadeUpWorld:
+        if self.rng.random() < self.troubles.trainer_start_dies:
+            raise TrainerLost("made up, while it started")
         if checkpoint is None:
             return MadeUpWorld(self, 0)
         if self.rng.random() < self.troubles.no_room:

@@ -153,6 +153,7 @@ def check_journal(path: Path, config: RealConfig, steps: int) -> None:
         rollout_fails=st.sampled_from([0.0, 0.01]),
         server_dies=st.sampled_from([0.0, 0.004]),
         trainer_dies=st.sampled_from([0.0, 0.2]),
+        trainer_start_dies=st.sampled_from([0.0, 0.2]),
         save_fails=st.sampled_from([0.0, 0.2]),
         no_room=st.sampled_from([0.0, 0.5]),
     ),
