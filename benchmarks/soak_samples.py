@@ -65,6 +65,9 @@ class Reading:
     """One process at one moment.
 
     Attributes:
+        own_bytes: memory that no file backs: anonymous, shared or swapped out. What a program
+            allocates is here, and here alone. Unlike the next three it does not change when another
+            process maps the same libraries, or when a fork writes into a page.
         rss_bytes: its pages in memory, also those it shares.
         uss_bytes: those that only it has.
         pss_bytes: the same, and its share of shared ones.
@@ -72,6 +75,7 @@ class Reading:
         threads: threads.
     """
 
+    own_bytes: int
     rss_bytes: int
     uss_bytes: int
     pss_bytes: int
@@ -224,7 +228,25 @@ def read_process(process: psutil.Process) -> Reading:
     """
     with process.oneshot():
         memory = process.memory_full_info()
-        return Reading(memory.rss, memory.uss, memory.pss, process.num_fds(), process.num_threads())
+        return Reading(
+            own_bytes=own_bytes(process.pid),
+            rss_bytes=memory.rss,
+            uss_bytes=memory.uss,
+            pss_bytes=memory.pss,
+            fds=process.num_fds(),
+            threads=process.num_threads(),
+        )
+
+
+def own_bytes(pid: int) -> int:
+    """Memory of a process that no file backs: ``/proc/PID/status``, see proc(5).
+
+    Raises:
+        OSError: it is gone.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    found = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", status, re.MULTILINE)
+    return sum(map(int, found)) * 1024
 
 
 def shared_files_of(pid: int) -> set[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
@@ -71,7 +70,7 @@ class Row:
         last: at the last.
         most: at any moment after warm-up.
         slope: bytes or descriptors per step.
-        rss: of resident memory, with what is shared; memory only.
+        rss, uss: of resident memory, and of what only this process maps; memory only.
         limit: as `verdict` says.
         kept: whether it is.
         verdict: in words.
@@ -84,6 +83,7 @@ class Row:
     most: float
     slope: Slope
     rss: Slope | None
+    uss: Slope | None
     limit: float
     kept: bool
     verdict: str
@@ -184,18 +184,21 @@ def _memory(name: str, readings: Sequence[tuple[int, object]], warm_up: int, las
     def series(field: str) -> list[tuple[int, float]]:
         return [(step, float(getattr(each, field))) for step, each in readings]
 
-    own = series("uss_bytes")
-    points = blocks_of(own, warm_up, statistics.median, last)
-    slope = slope_of(points)
-    rss = slope_of(blocks_of(series("rss_bytes"), warm_up, statistics.median, last))
-    return _row(name, "memory", points, own, warm_up, slope, rss, MEMORY_LIMIT_KB_PER_STEP)
+    def points(field: str) -> list[tuple[float, float]]:
+        return blocks_of(series(field), warm_up, statistics.median, last)
+
+    row = _row(
+        name, "memory", points("own_bytes"), series("own_bytes"), warm_up, MEMORY_LIMIT_KB_PER_STEP
+    )
+    rss, uss = slope_of(points("rss_bytes")), slope_of(points("uss_bytes"))
+    return dataclasses.replace(row, rss=rss, uss=uss)
 
 
 def _disk(part: str, sizes: Sequence[tuple[int, float]], warm_up: int, last: int) -> Row:
     points = blocks_of(sizes, warm_up, statistics.median, last)
     history = part in HISTORIES
     limit = HISTORY_LIMIT_KB_PER_STEP if history else BOUNDED_LIMIT_KB_PER_STEP
-    return _row(part, "disk", points, sizes, warm_up, slope_of(points), None, limit)
+    return _row(part, "disk", points, sizes, warm_up, limit)
 
 
 def _row(
@@ -204,11 +207,10 @@ def _row(
     points: Sequence[tuple[float, float]],
     values: Sequence[tuple[int, float]],
     warm_up: int,
-    slope: Slope,
-    rss: Slope | None,
     limit_kb: float,
 ) -> Row:
     """A row of bytes: flat if even the upper end of the slope's interval is below the limit."""
+    slope = slope_of(points)
     kept = slope.high <= limit_kb * 1e3
     if kept:
         known = "grows by design" if name in HISTORIES and what == "disk" else "flat"
@@ -224,7 +226,8 @@ def _row(
         last=points[-1][1],
         most=max(value for step, value in values if step >= warm_up),
         slope=slope,
-        rss=rss,
+        rss=None,
+        uss=None,
         limit=limit_kb * 1e3,
         kept=kept,
         verdict=verdict,
@@ -244,6 +247,7 @@ def _descriptors(name: str, fds: Sequence[tuple[int, float]], warm_up: int, last
         most=max(value for step, value in fds if step >= warm_up),
         slope=slope_of(floors),
         rss=None,
+        uss=None,
         limit=FLOOR_LIMIT_FDS,
         kept=kept,
         verdict=f"no growth: {risen:+g}" if kept else f"GROWS: {risen:+g}",
@@ -266,7 +270,10 @@ def text_of(rows: Sequence[Row], passed: Mapping[str, int], left: Sequence[str])
             f"{row.slope.per_step / 1e3:+.1f}",
             f"{row.slope.low / 1e3:+.1f} to {row.slope.high / 1e3:+.1f}",
             f"{row.slope.per_step / 1e3:+.1f}",  # kB a step are MB per 1,000 steps
-            "" if row.rss is None else f"{row.rss.per_step / 1e3:+.1f}",
+            *(
+                "" if slope is None else f"{slope.per_step / 1e3:+.1f}"
+                for slope in (row.rss, row.uss)
+            ),
             row.verdict,
         )
         for row in rows
@@ -291,8 +298,8 @@ def text_of(rows: Sequence[Row], passed: Mapping[str, int], left: Sequence[str])
         for row in rows
         if row.what == "disk"
     ]
-    lines = ["memory that only the process has, MB"]
-    lines += _table((*heads, "RSS kB/step", "verdict"), memory)
+    lines = ["memory that no file backs, MB"]
+    lines += _table((*heads, "RSS kB/step", "USS kB/step", "verdict"), memory)
     lines += ["", "open file descriptors: the fewest in the first and the last block"]
     lines += _table(("", "first", "last", "most", "verdict"), fds)
     lines += ["", "on disk, MB"]
@@ -317,8 +324,3 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for line in (heads, *rows)
     ]
-
-
-def finite(rows: Sequence[Row]) -> bool:
-    """Whether every slope is a number."""
-    return all(math.isfinite(x) for row in rows for x in dataclasses.astuple(row.slope))

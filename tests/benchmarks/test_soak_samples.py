@@ -88,7 +88,7 @@ def test_a_real_process_is_seen_to_grow_and_to_leave_things_behind(
             assert hear(process) == "grown"
             after = sampler.take(1)
             then, now = before.processes["controller"], after.processes["controller"]
-            for field in ("rss_bytes", "uss_bytes", "pss_bytes"):
+            for field in ("own_bytes", "rss_bytes", "uss_bytes", "pss_bytes"):
                 assert getattr(now, field) - getattr(then, field) > 39 * MB
             assert now.fds - then.fds == 26  # 25, and the mapping's own
             assert now.threads == 1
@@ -188,6 +188,6 @@ def test_a_real_run_shows_all_of_its_parts_and_leaves_nothing(tmp_path: Path) ->
     parts = ("HTTP", "scheduler", "detokenizer")
     expected = {"controller", "trainer rank 0", *(f"server 0 {part}" for part in parts)}
     assert expected <= set(last.processes)
-    assert last.processes["server 0 scheduler"].uss_bytes > 50 * MB
+    assert last.processes["server 0 scheduler"].own_bytes > 50 * MB
     for part in ("journal", "trajectory store", "weights", "checkpoints", "logs", "tensorboard"):
         assert last.disk_bytes[part] > 0

@@ -38,7 +38,7 @@ def made(
 
     def reading(step: int) -> Reading:
         own = round(memory(step))
-        return Reading(own + 9 * MB, own, MB, fds(step), 4)
+        return Reading(own, own + 9 * MB, own // 2, MB, fds(step), 4)
 
     return [
         Sample(float(step), step, {name(step): reading(step)}, disk(step))
@@ -116,6 +116,8 @@ def test_a_leak_is_found_with_its_size() -> None:
     assert found.slope.per_step == pytest.approx(100e3, rel=0.2)
     assert found.rss is not None
     assert found.rss.per_step == pytest.approx(found.slope.per_step)
+    assert found.uss is not None
+    assert found.uss.per_step == pytest.approx(found.slope.per_step / 2)
 
 
 def test_noise_that_could_hide_a_leak_is_not_flat() -> None:
