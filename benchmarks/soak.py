@@ -88,24 +88,26 @@ class Steps:
 
 
 class Interrupts:
-    """Ctrl-C, counted: the first is passed on to the run, the second kills it."""
+    """Ctrl-C and SIGTERM, counted: the first ends the run in good order, the second kills it."""
 
     def __init__(self) -> None:
         self.count = 0
 
     @contextlib.contextmanager
     def counted(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """While this lasts, Ctrl-C does not raise."""
+        """While this lasts, neither raises or ends this process."""
 
         def heard(number: int, frame: object) -> None:
             self.count += 1
             process.send_signal(signal.SIGINT if self.count == 1 else signal.SIGKILL)
 
-        before = signal.signal(signal.SIGINT, heard)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, heard) for number in numbers]
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
 def watch(

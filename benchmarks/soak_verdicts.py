@@ -25,14 +25,13 @@ to the second-highest."""
 
 CONFIDENCE = 0.95
 
-TRAJECTORIES_PER_STEP = 16
-"""Of the soak's settings: what is kept by mistake is kept of each trajectory."""
+MEMORY_LIMIT_KB_PER_STEP = 32.0
+"""Of one process, at the upper end of the interval: 2 kB of each of a step's 16 trajectories.
 
-MEMORY_LIMIT_KB_PER_STEP = 64.0
-"""Of one process, at the upper end of the interval: 4 kB of each trajectory.
-
-A rollout's record with its group, prompt and tasks, all of which must be forgotten, is about that
-much, so a process that kept it would be found. At this limit, 10,000 steps take 640 MB.
+What is kept by mistake is most likely kept of each trajectory. A request with the tokens it brought
+takes 3.6 kB, so a process that kept it would be found. 260 bytes, a bare `Rollout`, would not: for
+the controller `tests/real/run/test_nothing_is_kept.py` counts every byte. At this limit 10,000
+steps take 320 MB.
 """
 
 FLOOR_LIMIT_FDS = 1

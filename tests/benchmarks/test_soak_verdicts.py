@@ -98,7 +98,7 @@ def test_blocks_leave_out_warm_up_and_what_is_not_full() -> None:
 def test_what_is_flat_but_for_noise_is_flat() -> None:
     found = row(judge(made(memory=noise(2))), "memory")
     assert found.kept
-    assert found.verdict == "flat: at most 64 kB/step"
+    assert found.verdict == "flat: at most 32 kB/step"
     assert abs(found.slope.per_step) < 10e3
 
 
@@ -112,7 +112,7 @@ def test_a_leak_is_found_with_its_size() -> None:
     draw = noise(2)
     found = row(judge(made(memory=lambda step: draw(step) + 100e3 * step)), "memory")
     assert not found.kept
-    assert found.verdict == "GROWS: above 64 kB/step"
+    assert found.verdict == "GROWS: above 32 kB/step"
     assert found.slope.per_step == pytest.approx(100e3, rel=0.2)
     assert found.rss is not None
     assert found.rss.per_step == pytest.approx(found.slope.per_step)
