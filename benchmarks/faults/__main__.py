@@ -1,6 +1,6 @@
 """``python -m benchmarks.faults``: injects faults into real trainings, shows what became of them.
 
-    python -m benchmarks.faults --out /tmp/faults
+    python -m benchmarks.faults --out runs/faults
     python -m benchmarks.faults --only servers --only disk
 
 Every training is ``areal-real train configs/real/tiny-cpu.toml`` with a small batch, on this
