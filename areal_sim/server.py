@@ -80,6 +80,7 @@ class Server:
         self._life = 0  # counts losses: what was begun in an earlier life is void
         self._loading: tuple[WeightVersion, UpdateMode] | None = None
         self._lent = False
+        self._promised = False  # a loan begins at the end of the step in progress
         self._stopped = False  # the engine is held, for an update or a loan
         self._late: list[Request] = []  # came during an update: they run on the new weights
         self._next: list[Callable[[], None]] = []  # what waits for an update or a loan to end
@@ -138,12 +139,18 @@ class Server:
         def act() -> None:
             if asked != self._lends:
                 return  # the trainer was lost meanwhile
+            self._promised = False
             self._lent = self._stopped = True
             self.engine.hold(self._env.now * FS_PER_NS)
             self._be("lent")
             lent()
 
-        self._when_free(lambda: self._stop_then(act))
+        def begin() -> None:
+            if asked == self._lends:
+                self._promised = True
+                self._stop_then(act)
+
+        self._when_free(begin)
 
     def give_back(self) -> None:
         """The trainer is done with the GPUs, or does not want them any more."""
@@ -151,6 +158,9 @@ class Server:
         if self._lent:
             self._lent = self._stopped = False
             self.engine.release(self._env.now * FS_PER_NS)
+            self._freed()
+        elif self._promised:
+            self._promised = False
             self._freed()
 
     # ---- faults and the end --------------------------------------------------------------------
@@ -169,7 +179,7 @@ class Server:
         self._loading = None
         if self._loads is not None:
             self._loads.give_up(self.server_id)
-        self._lent = self._stopped = False
+        self._lent = self._promised = self._stopped = False
         self._waits_for_resume = False
         self.alive = False
         self._life += 1
@@ -260,13 +270,13 @@ class Server:
 
     def _when_free(self, act: Callable[[], None]) -> None:
         """Act now, or after the update or loan in progress."""
-        if self._loading is None and not self._lent:
+        if self._loading is None and not self._lent and not self._promised:
             act()
         else:
             self._next.append(act)
 
     def _freed(self) -> None:
-        while self._next and self._loading is None and not self._lent:
+        while self._next and not (self._loading or self._lent or self._promised):
             self._next.pop(0)()
         self._touch()
 

@@ -243,6 +243,35 @@ def test_a_loan_waits_for_an_update_and_an_update_for_a_loan() -> None:
     assert loaded == [(510, 1), (900 + LOAD_NS, 2)]
 
 
+@pytest.mark.parametrize("mode", ["in_place", "interrupt", "drain"])
+def test_an_update_waits_for_a_loan_that_waits_for_a_step(mode: UpdateMode) -> None:
+    """Not both at the end of the step: weights would be loaded on GPUs that the trainer has."""
+    bench = Bench()
+    bench.send(0, tokens=6)
+    bench.at(150, lambda: bench.server.lend(lambda: None))
+    bench.at(160, lambda: bench.server.load(V1, mode))
+    bench.at(1000, bench.server.give_back)
+    bench.rest()
+    begin_ns = 1300 if mode == "drain" else 1000
+    loaded = [t for t, e in bench.said if isinstance(e, WeightsLoaded)]
+    assert loaded == [begin_ns + LOAD_NS]
+    assert ("lent", 210, 1000) in bench.activities()
+
+
+def test_a_loan_that_is_not_wanted_any_more_is_not_waited_for() -> None:
+    """The trainer is lost before the step ends that its loan waits for."""
+    lent: list[int] = []
+    bench = Bench()
+    bench.send(0, tokens=6)
+    bench.at(150, lambda: bench.server.lend(lambda: lent.append(bench.env.now)))
+    bench.at(160, lambda: bench.server.load(V1, "in_place"))
+    bench.at(170, bench.server.give_back)
+    bench.rest()
+    assert lent == []
+    loaded = [t for t, e in bench.said if isinstance(e, WeightsLoaded)]
+    assert loaded == [210 + LOAD_NS]
+
+
 def test_a_loss_voids_everything_and_the_return_is_a_new_beginning() -> None:
     bench = Bench()
     bench.send(0, tokens=9)
