@@ -149,7 +149,7 @@ STEPPING = """
 """
 
 
-def test_every_step_is_sampled_and_ctrl_c_ends_the_run_in_good_order(
+def test_steps_are_sampled_and_ctrl_c_ends_the_run_in_good_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that only counts steps, to be there soon and interrupted at will."""
@@ -172,19 +172,20 @@ def test_every_step_is_sampled_and_ctrl_c_ends_the_run_in_good_order(
     arguments = ["--out", str(out), "--quiet", "--warm-up", "5"]
     assert soak.main(arguments) == 130
     seen = [each.step for each in soak.read_samples(out / "samples.jsonl")]
-    assert set(range(2, 70)) <= set(seen)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 30  # on a busy machine two steps may come between two looks
     assert "controller" in capsys.readouterr().out
     assert (out / "soak.png").exists()
 
 
 @pytest.mark.slow
 def test_a_real_run_shows_all_of_its_parts_and_leaves_nothing(tmp_path: Path) -> None:
-    args = argparse.Namespace(out=tmp_path, engine="local", set=[], steps=3, quiet=True)
+    args = argparse.Namespace(out=tmp_path, engine="local", set=[], steps=8, quiet=True)
     samples, left, status, interrupted = soak.soak(args)
     assert status == 0, (tmp_path / "run.log").read_text()
     assert not interrupted
     assert left == []
-    (last,) = [each for each in samples if each.step == 2][:1]
+    last = [each for each in samples if 0 < each.step < 8][-1]
     parts = ("HTTP", "scheduler", "detokenizer")
     expected = {"controller", "trainer rank 0", *(f"server 0 {part}" for part in parts)}
     assert expected <= set(last.processes)
