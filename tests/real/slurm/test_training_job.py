@@ -80,8 +80,11 @@ def test_a_run_outlives_a_kill_and_a_time_limit(slurm: Cluster, tmp_path: Path) 
     first = submit(slurm, folder)
     log = logs / f"{first}.out"
     slurm.until(lambda: steps(folder) >= 3, PATIENCE_S, log)
+    (main,) = trainings(folder)
+    main.send_signal(signal.SIGSTOP)
     slurm.call("scancel", "--batch", "--signal=KILL", first)
     slurm.until(lambda: slurm.ended(first) != "", 60, log)
+    main.kill()  # where SLURM has cgroups, it does this itself
     assert slurm.field(first, "JobState") != "COMPLETED"
     slurm.until(lambda: trainings(folder) == [], 60, log)
     before = steps(folder)
