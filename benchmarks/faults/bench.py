@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import textwrap
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,9 @@ SETTINGS: Mapping[str, object] = {
     "real.evaluation.problems": 8,
 }
 """A step takes a quarter of a second on two quiet cores."""
+
+NOTICED_CHARACTERS = 110
+"""How much of a run's own words the table shows."""
 
 SHARED_MEMORY = "/dev/shm/"
 SHARED_FOLDERS = ("areal-real-ports-", "torchinductor_")
@@ -300,14 +304,15 @@ class Injector:
             bench.until(lambda: said(pattern), f"a note of it: {pattern}")
             found = said(pattern)
             assert found is not None
-            row.noticed = next(iter(found.groups()), found.group())[:100]
+            told = next(iter(found.groups()), found.group())
+            row.noticed = textwrap.shorten(told, NOTICED_CHARACTERS, placeholder=" ...")
         bench.until(lambda: fault.back(bench), "its end")
         bench.until_step(journal.steps + 1)
         row.seconds = time.monotonic() - at_s
         first = journal.common(before)
         if fault.noted is None:
-            told = [fault.noticed, unusual(journal.entries, first)]
-            row.noticed = "; ".join(filter(None, told)) or "not at all"
+            hints = [fault.noticed, unusual(journal.entries, first)]
+            row.noticed = "; ".join(filter(None, hints)) or "not at all"
         row.lost = sum(n for place, n in journal.lost.items() if place >= first)
         row.resumed = sum(n for place, n in journal.resumed.items() if place >= first)
         books = read_books(bench.folder)

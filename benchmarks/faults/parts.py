@@ -83,7 +83,7 @@ def _server_fault(what: str, act: Act, **more: object) -> Fault:
 
 SERVERS = Scenario(
     name="servers",
-    steps=160,
+    steps=110,
     settings={"real.server.request_timeout_s": 60},
     faults=[
         _server_fault("kill -9 of a server while it generates", _kill_server, aim=generating),
