@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+import signal
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,10 @@ MOST_EVENTS = 200_000
 """Happenings in which a run must come to its end; it takes a few hundred."""
 
 
+MOST_CPU_S = 30.0
+"""Processor time for one case, which takes 0.03 s; see `time_limit`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a case.
@@ -87,10 +94,31 @@ def outcome_of(seed: int) -> Outcome:
     """Make the run of a seed. Whatever is wrong with it is in the outcome, never raised."""
     case: Case | None = None
     try:
-        case = case_of(seed)
-        return check(case)
+        with time_limit():
+            case = case_of(seed)
+            return check(case)
     except Exception as error:
         return Outcome(seed, f"{type(error).__name__}: {error}", case.path if case else "")
+
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """End what goes on and on within one instant, which no count of events would find.
+
+    Raises:
+        LawBroken: more than `MOST_CPU_S` have gone.
+    """
+
+    def over(*_: object) -> None:
+        raise LawBroken(f"no end after {MOST_CPU_S} s of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, over)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_CPU_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def check(case: Case) -> Outcome:

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from areal_sim.config.fault_schedule import KINDS
-from benchmarks.fault_runs import Outcome, case_of, check, outcome_of
+from benchmarks.fault_runs import Outcome, case_of, check, outcome_of, time_limit
 
 SEEDS = 10_000
 
@@ -111,10 +111,11 @@ def _complaint(outcome: Outcome) -> str:
 
 def show(seed: int) -> int:
     """Make the run of one seed and show it in full; returns 1 if it breaks."""
-    case = case_of(seed)
-    print(case)
     try:
-        outcome = check(case)
+        with time_limit():
+            case = case_of(seed)
+            print(case, flush=True)
+            outcome = check(case)
     except Exception:
         traceback.print_exc()
         return 1
