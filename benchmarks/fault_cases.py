@@ -115,9 +115,11 @@ def draw_case(seed: int) -> Case:
 def _draw_setup(rng: random.Random, limits: Limits, seed: int) -> Setup:
     colocated = rng.random() < 0.25
     tokens, prompt_tokens = rng.randint(1, 40), rng.randint(1, 10)
-    durations = (0.0, 0.01, 0.05, 0.3, 2.0)
-    # Where eta does not bound the queue of the reward workers, they must be faster than servers.
-    reward_s = rng.choice(durations) if limits.eta is not None else rng.choice((0.0, 0.01))
+    # Where eta bounds nothing, servers answer without end while the trainer is in a step: rewards
+    # must be faster than they are, steps short, and no answer may come at once.
+    bounded = limits.eta is not None
+    durations = (0.0, 0.01, 0.05, 0.3, 2.0) if bounded else (0.0, 0.01, 0.05)
+    reward_s = rng.choice(durations if bounded else (0.0, 0.01))
     return Setup(
         limits=limits,
         steps=rng.randint(2, 6),
@@ -126,11 +128,11 @@ def _draw_setup(rng: random.Random, limits: Limits, seed: int) -> Setup:
         max_running_rollouts=rng.randint(1, 8),
         kv_cache_tokens=(prompt_tokens + tokens + 1) * rng.randint(1, 8),
         prefill_chunk_tokens=rng.choice((3, 16, 1000)),
-        costs=_draw_costs(rng, durations, colocated),
+        costs=_draw_costs(rng, durations, colocated, instant_prefill=bounded),
         layout=_one_micro_batch,
         source=Lengths(seed, tokens, prompt_tokens),
         max_response_tokens=tokens,
-        reward_workers=rng.randint(1, 3) if limits.eta is not None else 64,
+        reward_workers=rng.randint(1, 3) if bounded else 64,
         reward_service_s=reward_s,
         reward_service_variation=rng.choice((0.0, 1.0)),
         save_s=_every_other(rng.choice(durations)),
@@ -138,7 +140,9 @@ def _draw_setup(rng: random.Random, limits: Limits, seed: int) -> Setup:
     )
 
 
-def _draw_costs(rng: random.Random, durations: Sequence[float], colocated: bool) -> FittedCosts:
+def _draw_costs(
+    rng: random.Random, durations: Sequence[float], colocated: bool, *, instant_prefill: bool
+) -> FittedCosts:
     """Decode steps of some 10 ms, training steps of up to 2 s, in half of the cases a client."""
     fs = 10**12  # 1 ms
     client = ClientCost()
@@ -154,7 +158,7 @@ def _draw_costs(rng: random.Random, durations: Sequence[float], colocated: bool)
             decode_base_fs=rng.choice((10 * fs, 12_345_678_912_345)),
             decode_per_rollout_fs=rng.choice((0, fs)),
             decode_per_kv_token_fs=rng.choice((0, fs // 100)),
-            prefill_base_fs=rng.choice((0, 9 * fs)),
+            prefill_base_fs=rng.choice((0, 9 * fs)) if instant_prefill else 9 * fs,
             prefill_per_token_fs=rng.choice((0, fs // 10)),
             prefill_per_token_pair_fs=rng.choice((0, 777)),
         ),
