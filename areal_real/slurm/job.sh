@@ -13,6 +13,7 @@ train+=(--out "$out")
 fruitless_file=$folder/fruitless-$job
 token_file=$folder/ray-token-$job
 last_call_s=15 # before the limit: enough to end processes and to queue again
+end_of_ray_s=8 # of that, for Ray's nodes to end in order
 
 told=""      # why the job has to end, once it is told
 end_s=""     # when SLURM will end it, in seconds since 1970
@@ -61,14 +62,19 @@ ray_node() { # runs on each node, under srun: ray_node PYTHON CORES OPTION...
     local python=$1 cores=$2 folder ray
     ((SLURM_CPUS_ON_NODE > cores)) && cores=$SLURM_CPUS_ON_NODE
     shift 2
-    # Short, for a Unix socket's path in it has at most 107 bytes. The user's alone.
+    # Short, for a Unix socket's path in it has at most 107 bytes. Ray lets everybody write into its
+    # folder: into the one around it only the user may look.
     folder=$(mktemp -d -t ray-XXXXXX) || return
-    trap 'kill "$ray" 2>/dev/null' TERM INT
     "$python" -m ray.scripts.scripts start --block --disable-usage-stats --log-color=false \
-        --temp-dir="$folder" --num-cpus="$cores" \
-        --dashboard-agent-listen-port=0 "$@" &
+        --temp-dir="$folder/r" --num-cpus="$cores" \
+        --dashboard-agent-listen-port=0 "$@" </dev/null &
     ray=$!
-    wait "$ray" || wait "$ray"
+    # The end of its input is the end of the cluster; a signal to srun would leave no time.
+    while kill -0 "$ray" 2>/dev/null; do
+        read -r -t 1 || (($? > 128)) || break
+    done
+    kill "$ray" 2>/dev/null
+    wait "$ray"
     rm -rf -- "$folder"
 }
 
@@ -86,19 +92,22 @@ start_ray() {
         >"$token_file") || return
     export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token_file
     local step=(srun --overlap --ntasks-per-node=1 --cpus-per-task="$cpus_per_task"
-        --kill-on-bad-exit=0 --wait=0 --input=none)
+        --kill-on-bad-exit=0 --wait=0)
     local ray=(--num-gpus="$gpus_per_node")
     ((gpus_per_node)) && step+=(--gpus-per-node="$gpus_per_node")
+    pipe=$(mktemp -d)/pipe
+    mkfifo "$pipe" || return
+    exec 8<>"$pipe"
     code="$(declare -f ray_node); ray_node \"\$@\""
     "${step[@]}" --nodes=1 --ntasks=1 --nodelist="${names[0]}" bash -c "$code" ray-head \
         "$python" "$cores" "${ray[@]}" --head --node-ip-address="$here" \
-        --port="$port" --ray-client-server-port="$client" --include-dashboard=false &
+        --port="$port" --ray-client-server-port="$client" --include-dashboard=false <"$pipe" 8>&- &
     ray_steps+=($!)
     patiently "$python" -m areal_real.slurm.ray_cluster wait "$address" 1 || return
     if ((${#names[@]} > 1)); then
         "${step[@]}" --nodes=$((${#names[@]} - 1)) --ntasks=$((${#names[@]} - 1)) \
             --exclude="${names[0]}" bash -c "$code" ray-node \
-            "$python" "$cores" "${ray[@]}" --address="$address" &
+            "$python" "$cores" "${ray[@]}" --address="$address" <"$pipe" 8>&- &
         ray_steps+=($!)
         patiently "$python" -m areal_real.slurm.ray_cluster wait "$address" "${#names[@]}" || return
     fi
@@ -107,12 +116,16 @@ start_ray() {
 }
 
 stop_ray() {
-    local step
+    local step seconds=0
+    exec 8>&-
     for step in "${ray_steps[@]}"; do
-        kill -TERM "$step" 2>/dev/null
+        while kill -0 "$step" 2>/dev/null && ((seconds < end_of_ray_s)); do
+            sleep 1
+            ((seconds += 1))
+        done
+        kill -TERM "$step" 2>/dev/null # not waited for: it ends with the job at the latest
     done
-    ((${#ray_steps[@]})) && wait "${ray_steps[@]}" 2>/dev/null
-    rm -f -- "$token_file"
+    rm -rf -- "$token_file" "${pipe%/*}"
 }
 
 # ---- the run -------------------------------------------------------------------------------------
@@ -123,7 +136,7 @@ run() {
         start_ray || { say "the Ray cluster did not start"; return; }
     fi
     [[ -n $told ]] && return
-    "${train[@]}" &
+    "${train[@]}" 8>&- &
     running=$!
     [[ -n $told ]] && kill -INT "$running" # told between the two lines above
     while kill -0 "$running" 2>/dev/null; do

@@ -55,6 +55,10 @@ def main() -> int:
     if "ray" in plan:
         call["nodes"] = ray_nodes(words[words.index("--address") + 1])
         call["without_token"] = joins_without_token(words[words.index("--address") + 1])
+        # In it everybody may write, so nobody else may come to it.
+        call["folder_modes"] = [
+            x.stat().st_mode & 0o777 for x in Path(os.environ["TMPDIR"]).glob("ray-*")
+        ]
         call["token_mode"] = os.stat(os.environ["RAY_AUTH_TOKEN_PATH"]).st_mode & 0o777
     with calls.open("a") as file:
         file.write(json.dumps(call) + "\n")

@@ -232,6 +232,7 @@ def test_the_job_starts_a_ray_cluster_of_its_own_and_ends_it(
     (call,) = Job(slurm, "", tmp_path / "ray" / "run").calls
     assert len(call["nodes"]) == 2
     assert call["token_mode"] == 0o600
+    assert call["folder_modes"] == [0o700, 0o700]
     assert call["without_token"] is False
     assert call["words"][-4:-1] == ["--engine", "ray", "--address"]
     assert list((tmp_path / "ray" / "run.slurm").glob("ray-token-*")) == []
