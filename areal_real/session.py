@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
 
     Raises:
         ConfigError: there is something else, or the run there had another configuration.
+        BackendError: the disk is full.
     """
     from analysis.rundir import check_out_dir
 
@@ -83,9 +85,14 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
         folder.forget_beginning()
         check_out_dir(path)
         path.mkdir(parents=True, exist_ok=True)
-    folder.config_part.write_text(resolved_toml(config))
-    folder.config_part.replace(folder.config)
-    folder.make()
+    try:
+        folder.config_part.write_text(resolved_toml(config))
+        folder.config_part.replace(folder.config)
+        folder.make()
+    except OSError as exc:
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        kind = BackendError if full else ConfigError
+        raise kind(f"{exc.filename or folder.config}: {exc.strerror or exc}") from exc
     return folder
 
 

@@ -95,7 +95,7 @@ def _resume_on_a_full_disk(bench: Bench) -> None:
     free(bench)
 
 
-NO_ROOM = r"(\S+ ?(?:No space left on device|database or disk is full))"
+NO_ROOM = r"(\S+: (?:No space left on device|database or disk is full))"
 
 DISK = Scenario(
     name="disk",
