@@ -304,7 +304,7 @@ class Injector:
             bench.until(lambda: said(pattern), f"a note of it: {pattern}")
             found = said(pattern)
             assert found is not None
-            told = next(iter(found.groups()), found.group())
+            told = next(iter(found.groups()), found.group()).replace(str(bench.folder), "DIR")
             row.noticed = textwrap.shorten(told, NOTICED_CHARACTERS, placeholder=" ...")
         bench.until(lambda: fault.back(bench), "its end")
         bench.until_step(journal.steps + 1)

@@ -152,9 +152,7 @@ CLOCK = Scenario(
     around=movable_clock,
     unable=lambda: None if _faketime() else "libfaketime is not installed (apt install faketime)",
     faults=[
-        Fault(
-            what="the clock jumps 5 hours ahead", act=_jump(5), aim=generating, noticed=MONOTONIC
-        ),
+        Fault(what="the clock jumps 5 h ahead", act=_jump(5), aim=generating, noticed=MONOTONIC),
         Fault(what="the clock jumps 14 h back", act=_jump(-9), aim=in_step, noticed=MONOTONIC),
         Fault(what="the clock jumps 9 h ahead", act=_jump(0), aim=loading, noticed=MONOTONIC),
     ],
