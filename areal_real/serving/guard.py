@@ -45,6 +45,8 @@ ROUTES = frozenset(
 )
 """What a run asks for. All else is not there: routes that unpickle, profile, or write files."""
 
+_NUMBERS = ("max_new_tokens", "stream_interval", "temperature", "top_p", "min_p", "top_k")
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,7 +58,8 @@ class Guard:
     """An ASGI application around another one.
 
     Refuses with 401 without the token, before anything of the body is read; with 404 what is not
-    in `ROUTES`; with 413 a body over `LARGEST_BODY_BYTES`; and closes every WebSocket.
+    in `ROUTES`; with 413 a body over `LARGEST_BODY_BYTES`; with 400 sampling parameters of text,
+    which SGLang compares with numbers; and closes every WebSocket.
 
     Args:
         app: the application.
@@ -84,6 +87,8 @@ class Guard:
             await _refuse(send, 404, "a run has no use for this")
         elif (body := await _body(scope, receive)) is None:
             await _refuse(send, 413, f"a body of more than {LARGEST_BODY_BYTES} bytes")
+        elif scope["path"] == "/generate" and (name := _no_number(body)):
+            await _refuse(send, 400, f"sampling_params.{name} has to be a number")
         else:
             await self._app(scope, _after(body, receive), send)
 
@@ -107,6 +112,15 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
             return None
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _no_number(body: bytes) -> str | None:
+    """A sampling parameter that should be a number and is not; of no JSON SGLang says more."""
+    try:
+        told = json.loads(body)["sampling_params"]
+        return next((x for x in _NUMBERS if not isinstance(told.get(x, 0), int | float)), None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _after(body: bytes, receive: Receive) -> Receive:

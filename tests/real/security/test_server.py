@@ -169,6 +169,9 @@ WRONG = {
     "a number for parameters": {"input_ids": [3], "sampling_params": 3},
     "text for a count": {"input_ids": [3], "sampling_params": {"max_new_tokens": "many"}},
     "a negative count": {"input_ids": [3], "sampling_params": {"max_new_tokens": -1}},
+    "no count": {"input_ids": [3], "sampling_params": {"max_new_tokens": None}},
+    "a list for top_p": {"input_ids": [3], "sampling_params": {"top_p": [1]}},
+    "text for stop tokens": {"input_ids": [3], "sampling_params": {"stop_token_ids": "x"}},
     "a temperature of text": {"input_ids": [3], "sampling_params": {"temperature": "hot"}},
     "an object for the name": {"input_ids": [3], "rid": {"a": 1}},
 }
