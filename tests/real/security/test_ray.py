@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ray_nodes import environment_of_ray, ray_nodes
 from tests.house.repo import ROOT
 
 pytest.importorskip("ray")
@@ -75,24 +76,9 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     token = tmp_path / "ray-token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "ray_nodes.py")],
-        env={
-            **os.environ,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "PYTHONWARNINGS": "ignore",
-        },
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().split()[0], token
-    finally:
-        process.communicate(timeout=120)
+    asked = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    with environment_of_ray() as environment, ray_nodes({**environment, **asked}) as nodes:
+        yield nodes.address, token
 
 
 def test_a_cluster_with_a_token_refuses_who_has_none(
