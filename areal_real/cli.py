@@ -16,6 +16,8 @@ trains, and the very scheduler that areal-sim simulates decides.
   areal-real check                                  what this machine can run
   areal-real train configs/real/tiny-cpu.toml --out runs/tiny
   areal-real train configs/real/tiny-cpu.toml --out runs/tiny --resume
+  areal-real train CONFIG.toml --out DIR --engine ray --address HEAD:6379
+  areal-real launch CONFIG.toml --out DIR --time 8:00:00      a SLURM job
   areal-real evaluate runs/tiny
   areal-sim replay runs/tiny/journal.jsonl.gz       the same decisions again
 """

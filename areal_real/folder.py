@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from areal_real.config import RealConfig, config_sha256, load_config
+from areal_real.config import RealConfig, differences, load_config
 from areal_real.rows import read_rows, write_rows
 from areal_sched.errors import ConfigError
 
 CONFIG = "config.toml"
 JOURNAL = "journal.jsonl.gz"
+
+SHOWN = 3
+"""So many of the keys in which two configurations differ are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +117,16 @@ class RunFolder:
         """Hold a configuration against the one of the run that is here.
 
         Raises:
-            ConfigError: they differ in more than their number of steps, or it cannot be read.
+            ConfigError: they differ in more than the number of steps and in where the run's parts
+                listen, or it cannot be read.
         """
         before = load_config(self.config)
-        if config_sha256(_anyhow_long(before)) != config_sha256(_anyhow_long(config)):
+        found = differences(_comparable(before), _comparable(config))
+        if found:
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise ConfigError(
-                f"--out {self.path}: the run there had another configuration (see {self.config});"
-                " only workload.steps may change"
+                f"--out {self.path}: the run there had another configuration (see {self.config}):"
+                f" {'; '.join(found[:SHOWN])}{more}; only workload.steps and real.listen may change"
             )
 
     def forget_beginning(self) -> None:
@@ -175,6 +181,8 @@ class RunFolder:
         return found
 
 
-def _anyhow_long(config: RealConfig) -> RealConfig:
+def _comparable(config: RealConfig) -> RealConfig:
+    """Without what a run may change on its way: its length, and where it is placed."""
     workload = dataclasses.replace(config.workload, steps=1)
-    return dataclasses.replace(config, workload=workload)
+    real = dataclasses.replace(config.real, listen="loopback")
+    return dataclasses.replace(config, workload=workload, real=real)

@@ -69,7 +69,8 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
     nothing, or a run that can be resumed.
 
     Raises:
-        ConfigError: there is something else, or the run there had another configuration.
+        ConfigError: there is something else, the run there had another configuration, or another
+            program is at work on it.
         BackendError: the disk is full.
     """
     from analysis.rundir import check_out_dir
@@ -79,10 +80,17 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
         if not folder.config.exists():
             raise ConfigError(f"--out {path}: there is no run to resume")
         folder.check_same(config)
+        with folder.lock():
+            pass  # nothing is written under another program that is at work here
     else:
         if overwrite and folder.is_run:
-            folder.clear()
+            with folder.lock():
+                folder.clear()
         folder.forget_beginning()
+        if folder.is_run:
+            raise ConfigError(
+                f"--out {path}: a run is there; --resume goes on with it, --overwrite replaces it"
+            )
         check_out_dir(path)
         path.mkdir(parents=True, exist_ok=True)
     try:

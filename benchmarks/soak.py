@@ -1,6 +1,6 @@
 """Whether a long real run holds ever more: memory, file descriptors, files.
 
-    python -m benchmarks.soak                    # 200 short steps: ten minutes on two quiet cores
+    python -m benchmarks.soak                    # 200 short steps: five to ten minutes on two cores
     python -m benchmarks.soak --engine ray       # servers and trainer as actors of Ray
     python -m benchmarks.soak --judge runs/soak  # the samples of an earlier soak once more
 
@@ -265,10 +265,27 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, default=200, metavar="N")
-    parser.add_argument("--warm-up", type=int, default=WARM_UP_STEPS, metavar="N")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--out", type=Path, default=Path("runs/soak"), metavar="DIR")
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="(default: 200)")
+    parser.add_argument(
+        "--warm-up",
+        type=int,
+        default=WARM_UP_STEPS,
+        metavar="N",
+        help="steps left out at the beginning (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="of the run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/soak"),
+        metavar="DIR",
+        help="(default: %(default)s)",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="of the run"
     )

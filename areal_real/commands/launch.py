@@ -72,16 +72,20 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
         help="CPU cores of a node; as many as the run's processes have threads, where not given",
     )
     of_sbatch.add_argument("--memory", metavar="SIZE", help="memory of a node, such as 64G")
-    of_sbatch.add_argument("--time", metavar="LIMIT", help="such as 90 (minutes) or 1-12:00:00")
-    of_sbatch.add_argument("--partition", metavar="NAME")
-    of_sbatch.add_argument("--account", metavar="NAME")
+    of_sbatch.add_argument(
+        "--time",
+        metavar="LIMIT",
+        help="such as 90 (minutes) or 1-12:00:00 (default: the partition's)",
+    )
+    of_sbatch.add_argument("--partition", metavar="NAME", help="(default: the cluster's)")
+    of_sbatch.add_argument("--account", metavar="NAME", help="(default: your own)")
     of_sbatch.add_argument("--job-name", metavar="NAME", help="the configuration's file name")
     of_sbatch.add_argument(
         "--sbatch",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="anything else, such as qos=high or exclusive; may be repeated",
+        help="anything else, without dashes, such as qos=high or exclusive; may be repeated",
     )
     of_sbatch.add_argument(
         "--setup", type=Path, metavar="FILE", help="shell commands that the job begins with"

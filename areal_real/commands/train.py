@@ -36,8 +36,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="of the Ray cluster's head, or auto; this machine is one of its nodes (default: "
-        "$RAY_ADDRESS, or a Ray of its own)",
+        help="of the Ray cluster's head; auto: the one this machine is a node of; local: a Ray of "
+        "its own (default: $RAY_ADDRESS, or local)",
     )
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--resume", action="store_true", help="go on with the run in DIR")

@@ -20,7 +20,7 @@ from areal_real.config.tables import (
 )
 from areal_real.config.trainer import TrainerConfig
 from areal_sched.config.sections import LimitsConfig, SchedulerConfig
-from areal_sched.config.write import config_sha256, resolved_toml
+from areal_sched.config.write import config_sha256, differences, resolved_toml
 
 __all__ = [
     "BackendConfig",
@@ -38,6 +38,7 @@ __all__ = [
     "WarmStartConfig",
     "WorkloadConfig",
     "config_sha256",
+    "differences",
     "load_config",
     "parse_config",
     "resolved_toml",

@@ -55,6 +55,10 @@ ANSWER_S = 30.0
 TELL_AFTER_S = 5.0
 """Whoever waits for room so long is told of it."""
 
+ROOM_PART = 0.9
+"""Of the time that a trainer has to start, it may wait so much for room: whoever started it gives
+up after the whole of it, and would not know why."""
+
 END_S = 10.0
 """What is ended may take so long to be gone."""
 
@@ -276,7 +280,7 @@ class RayPlacement:
         actors: list[Any] = []
         logs = [rank_log(log.resolve(), rank) for rank in range(count)]
         try:
-            await self._made(group, TRAINER, settings.start_timeout_s)
+            await self._made(group, TRAINER, ROOM_PART * settings.start_timeout_s)
             actors += [new_actor(RankActor, self._site, group, rank, each) for rank in range(count)]
             ranks = RayRanks(actors, logs, group)
             await ranks.start(settings, contact)
@@ -313,7 +317,8 @@ class RayPlacement:
         """What a placement group asks for, and what the cluster has."""
         import ray
 
-        nodes = [node for node in ray.nodes() if node["Alive"]]
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        count = f"{nodes} node{'s' if nodes != 1 else ''}"
         has, free = ray.cluster_resources(), ray.available_resources()
         counts = ", ".join(
             f"{free.get(name, 0):g} of {has.get(name, 0):g} {name} free" for name in ("CPU", "GPU")
@@ -323,4 +328,4 @@ class RayPlacement:
             for name in ("CPU", "GPU")
             if any(bundle.get(name) for bundle in group.bundle_specs)
         )
-        return f"it asks for {asked}; the cluster has {len(nodes)} nodes, {counts}"
+        return f"it asks for {asked}; the cluster has {count}, {counts}"

@@ -83,6 +83,8 @@ def end_of_log(path: Path) -> str:
     """The last lines of a log, for an error message."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return f"it has printed nothing: there is no {path}"
     except OSError as exc:
         return f"{path}: {exc.strerror}"
     text = "\n".join(f"    {line[:LOG_LINE_CHARACTERS]}" for line in lines[-LOG_LINES:])

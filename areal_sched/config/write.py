@@ -34,6 +34,35 @@ def config_sha256(config: Section) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def differences(before: Section, now: Section) -> list[str]:
+    """Each key in which two configurations differ, by `config_sha256`'s measure, with both values.
+
+    Returns:
+        Lines such as ``limits.eta = 4, before 2``; a key that is not set is ``none``.
+
+    Raises:
+        OSError: a file that a configuration names cannot be read.
+    """
+    old, new = _values(before), _values(now)
+    keys = [*new, *(key for key in old if key not in new)]
+    return [
+        f"{key} = {new.get(key, 'none')}, before {old.get(key, 'none')}"
+        for key in keys
+        if new.get(key) != old.get(key)
+    ]
+
+
+def _values(config: Section) -> dict[str, str]:
+    table, found = "", {}
+    for line in _section(config, _content):
+        key, given, value = line.partition(" = ")
+        if line.startswith("["):
+            table = line[1:-1] + "."
+        elif given and not line.startswith("#"):
+            found[table + key] = value
+    return found
+
+
 def _content(path: Path) -> str:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())

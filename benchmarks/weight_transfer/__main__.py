@@ -31,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 where something is wrong with the arguments or a part did not come up.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.weight_transfer", description=weight_transfer.__doc__
+        prog="python -m benchmarks.weight_transfer",
+        description=weight_transfer.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--sizes", default=",".join(SIZES), help="of the models, by comma")
     parser.add_argument("--servers", type=int, default=2, help="most servers (1 is measured too)")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=5, help="updates of each kind")
     parser.add_argument("--mode", choices=("in_place", "interrupt", "drain"), default="in_place")
     parser.add_argument("--bucket-bytes", type=int, default=2**24)
     parser.add_argument("--out", type=Path, help="keep the measurements in this file")

@@ -115,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 where something went wrong.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.weight_transfer.resimulate", description=__doc__
+        prog="python -m benchmarks.weight_transfer.resimulate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--size", default="26M", help="of the model")

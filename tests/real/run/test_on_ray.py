@@ -88,4 +88,4 @@ def test_a_node_that_does_not_see_the_run_says_so(tmp_path: Path) -> None:
     blind, other, crowded = done.stdout.splitlines()
     assert "does not see" in blind
     assert "other code" in other
-    assert "no room for server 0: it asks for 64 CPU; the cluster has 1 nodes" in crowded
+    assert "no room for server 0: it asks for 64 CPU; the cluster has 1 node," in crowded

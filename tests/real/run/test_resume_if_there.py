@@ -13,7 +13,7 @@ import pytest
 from areal_real import session
 from areal_real.cli import main
 from areal_real.config import config_sha256, load_config
-from areal_real.folder import RunFolder
+from areal_real.folder import SHOWN, RunFolder
 from areal_real.run import Outcome, _stop_on_signals
 from areal_real.show import Quiet
 from tests.house.repo import ROOT
@@ -56,8 +56,52 @@ def test_more_steps_may_be_asked_for_and_nothing_else(
     assert train(tmp_path / "a", "--resume-if-there", "--set", "workload.steps=70") == 0
     assert load_config(RunFolder(tmp_path / "a").config).workload.steps == 70
     assert train(tmp_path / "a", "--resume-if-there", "--set", "limits.eta=4") == 2
-    assert "another configuration" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "another configuration" in error
+    assert ": limits.eta = 4, before 2; only" in error
+    assert "workload.steps = " not in error
     assert trained == [False, True]
+
+
+def test_where_it_listens_may_change(tmp_path: Path, trained: list[bool]) -> None:
+    assert train(tmp_path / "a") == 0
+    assert train(tmp_path / "a", "--resume", "--set", "real.listen=cluster") == 0
+    assert load_config(RunFolder(tmp_path / "a").config).real.listen == "cluster"
+    assert trained == [False, True]
+
+
+def test_many_changed_keys_are_counted(
+    tmp_path: Path, trained: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "a") == 0
+    keys = ("eta", "max_lag", "max_rollouts_in_flight", "max_failures_per_group")
+    changed = [x for key in keys for x in ("--set", f"limits.{key}=77")]
+    assert train(tmp_path / "a", "--resume", *changed) == 2
+    error = capsys.readouterr().err
+    assert error.count(" = 77, before ") == SHOWN
+    assert "and 1 more; only" in error
+
+
+def test_a_run_that_is_there_is_offered(
+    tmp_path: Path, trained: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "a") == 0
+    assert train(tmp_path / "a") == 2
+    assert "--resume goes on with it, --overwrite replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--resume", "--resume-if-there", "--overwrite"])
+def test_a_run_at_work_is_left_alone(
+    tmp_path: Path, trained: list[bool], capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert train(tmp_path / "a") == 0
+    folder = RunFolder(tmp_path / "a")
+    before = folder.config.read_bytes()
+    with folder.lock():
+        assert train(tmp_path / "a", option, "--set", "workload.steps=70") == 2
+    assert "another program is at work here" in capsys.readouterr().err
+    assert folder.config.read_bytes() == before
+    assert trained == [False]
 
 
 def test_a_run_that_ended_in_its_first_write_is_begun(tmp_path: Path, trained: list[bool]) -> None:
