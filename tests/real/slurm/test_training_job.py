@@ -58,6 +58,11 @@ def submit(slurm: Cluster, folder: Path) -> str:
     return done.stderr.split()[1]
 
 
+def shown(log: Path) -> str:
+    """What a job has printed; a job that has not started has no log."""
+    return log.read_text() if log.exists() else ""
+
+
 def steps(folder: Path) -> int:
     rows = read_rows(folder / "metrics.jsonl")
     return int(rows[-1]["step"]) if rows else 0
@@ -92,8 +97,8 @@ def test_a_run_outlives_a_kill_and_a_time_limit(slurm: Cluster, tmp_path: Path) 
     second = submit(slurm, folder)
     log = logs / f"{second}.out"
     resumed = re.compile(r"going on from step (\d+): (\d+) later steps")
-    slurm.until(lambda: resumed.search(log.read_text()) is not None, PATIENCE_S, log)
-    ((since, lost),) = resumed.findall(log.read_text())
+    slurm.until(lambda: resumed.search(shown(log)) is not None, PATIENCE_S, log)
+    ((since, lost),) = resumed.findall(shown(log))
     # The newest checkpoint, of every second step, and not one of the step it was killed in.
     assert int(since) in (2, 4)
     assert int(since) + int(lost) in (before, before + 1)
@@ -103,18 +108,18 @@ def test_a_run_outlives_a_kill_and_a_time_limit(slurm: Cluster, tmp_path: Path) 
     main.send_signal(signal.SIGSTOP)
     minutes = int(time.time() - main.create_time()) // 60 + 2
     slurm.call("scontrol", "update", f"JobId={second}", f"TimeLimit={minutes}")
-    slurm.until(lambda: "the time limit is near" in log.read_text(), 90, log)
+    slurm.until(lambda: "the time limit is near" in shown(log), 90, log)
     assert slurm.field(second, "JobState") == "RUNNING"
     # As some sites preempt: SIGTERM to every process. Neither the run nor its trainer minds.
     slurm.call("scancel", "--full", "--signal=TERM", second)
     main.send_signal(signal.SIGCONT)
-    slurm.until(lambda: "queued again" in log.read_text(), PATIENCE_S, log)
-    text = log.read_text()
+    slurm.until(lambda: "queued again" in shown(log), PATIENCE_S, log)
+    text = shown(log)
     (stopped,) = re.findall(r"interrupted after step (\d+)", text)
     slurm.call("scontrol", "update", f"JobId={second}", "TimeLimit=20")
 
     slurm.until(lambda: slurm.ended(second) != "", PATIENCE_S, log)
-    text = log.read_text()
+    text = shown(log)
     assert slurm.field(second, "JobState") == "COMPLETED", text
     assert slurm.field(second, "Restarts") == "1"
     # The checkpoint is that of the very step it stopped after: nothing was lost.
