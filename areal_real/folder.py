@@ -120,7 +120,10 @@ class RunFolder:
             ConfigError: they differ in more than the number of steps and in where the run's parts
                 listen, or it cannot be read.
         """
-        before = load_config(self.config)
+        try:
+            before = load_config(self.config)
+        except ConfigError as exc:
+            raise ConfigError(f"--out {self.path}: no real run is there: {exc}") from None
         found = differences(_comparable(before), _comparable(config))
         if found:
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

@@ -107,8 +107,9 @@ def joined(address: str | None, config: RealConfig) -> Iterator[Any]:
             lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
             told = " ".join(lines[:2])
             raise ConfigError(
-                f"{given}: {told} (with Ray {ray.__version__}; a cluster that was started with"
-                " RAY_AUTH_MODE=token wants the same token here)"
+                f"{given}: {told} (with Ray {ray.__version__}; a cluster that asks for a token, as"
+                " newer ones do by themselves where ~/.ray/auth_token is there, wants"
+                " RAY_AUTH_MODE=token and the same token here)"
             ) from None
         stack.callback(ray.shutdown)
         # Ray would print on our terminal what became of lost nodes, line after line. There is no

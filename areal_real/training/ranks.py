@@ -123,9 +123,14 @@ def join(settings: TrainerSettings) -> Ranks:
     them.
 
     Raises:
-        BackendError: another number of processes was started.
+        BackendError: another number of processes was started, or torch finds no GPU.
     """
     if settings.device == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendError(
+                f'real.device = "cuda": torch {torch.__version__} finds no GPU here;'
+                " areal-real check says what is missing"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         device = torch.device("cuda", torch.cuda.current_device())
     else:

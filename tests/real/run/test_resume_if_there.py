@@ -134,6 +134,15 @@ def test_something_else_is_left_alone(
     assert (trained, os.listdir(tmp_path)) == ([], ["mine.txt"])
 
 
+def test_a_simulated_run_is_left_alone(
+    tmp_path: Path, trained: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.toml").write_text((ROOT / "configs" / "home-8gpu.toml").read_text())
+    assert train(tmp_path, "--resume-if-there") == 2
+    assert f"--out {tmp_path}: no real run is there: " in capsys.readouterr().err
+    assert (trained, os.listdir(tmp_path)) == ([], ["config.toml"])
+
+
 def test_it_excludes_the_other_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for other in ("--resume", "--overwrite"):
         with pytest.raises(SystemExit) as stop:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from areal_real.errors import TrainerLost
 from areal_real.placement.local import LocalRanks, start_ranks
@@ -36,6 +37,16 @@ class TestStarting:
         world = asyncio.run(start())
         assert len(world.pids) == 1
         assert all(gone(pid) for pid in world.pids)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_a_gpu_that_is_not_there(self, tmp_path: Path) -> None:
+        async def start() -> None:
+            settings = TrainerSettings(**{**small.ONE_STEP, "device": "cuda"})
+            world = TrainerWorld(settings, log=tmp_path / "log")
+            with pytest.raises(TrainerLost, match="finds no GPU here; areal-real check says"):
+                await world.start(small.write_config(tmp_path / "model"))
+
+        asyncio.run(start())
 
     def test_too_slow(self, tmp_path: Path) -> None:
         pids: list[int] = []
