@@ -80,6 +80,12 @@ def prepare(config: RealConfig, path: Path, *, resume: bool, overwrite: bool) ->
         if not folder.config.exists():
             raise ConfigError(f"--out {path}: there is no run to resume")
         folder.check_same(config)
+        newest = Checkpoints(folder.checkpoints, keep=1).newest()
+        if newest is not None and newest.version > config.workload.steps:
+            raise ConfigError(
+                f"--out {path}: workload.steps = {config.workload.steps}: the run there has done"
+                f" {newest.version}"
+            )
         with folder.lock():
             pass  # nothing is written under another program that is at work here
     else:

@@ -188,6 +188,7 @@ def _check(ray: Any, config: RealConfig) -> None:
     if len(addresses) > 1 and config.real.listen == "loopback":
         raise ConfigError(
             f'real.listen = "loopback": the cluster has nodes at {len(addresses)} addresses'
-            f" ({', '.join(sorted(addresses)[:3])}, ...), which could not reach each other;"
-            ' "cluster" lets servers and trainer listen there, and every request shows a token'
+            f" ({', '.join(sorted(addresses)[:3])}{', ...' if len(addresses) > 3 else ''}),"
+            " which could not reach each other; --set real.listen=cluster lets servers and trainer"
+            " listen there, and every request shows a token"
         )

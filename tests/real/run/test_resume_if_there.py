@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from areal_real import session
+from areal_real.checkpoints import Checkpoints
 from areal_real.cli import main
 from areal_real.config import config_sha256, load_config
 from areal_real.folder import SHOWN, RunFolder
@@ -60,6 +62,25 @@ def test_more_steps_may_be_asked_for_and_nothing_else(
     assert "another configuration" in error
     assert ": limits.eta = 4, before 2; only" in error
     assert "workload.steps = " not in error
+    assert trained == [False, True]
+
+
+def test_no_fewer_steps_than_there_are(
+    tmp_path: Path, trained: list[bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "a") == 0
+    folder = RunFolder(tmp_path / "a")
+    step = folder.checkpoints / "step-000003"
+    step.mkdir()
+    (step / "run.json").write_text(json.dumps({"version": 3, "journal_entries": 1}))
+    newest = Checkpoints(folder.checkpoints, keep=1).newest()
+    assert newest is not None
+    assert newest.version == 3
+    before = folder.config.read_bytes()
+    assert train(tmp_path / "a", "--resume", "--set", "workload.steps=2") == 2
+    assert "workload.steps = 2: the run there has done 3" in capsys.readouterr().err
+    assert folder.config.read_bytes() == before
+    assert train(tmp_path / "a", "--resume", "--set", "workload.steps=3") == 0
     assert trained == [False, True]
 
 
