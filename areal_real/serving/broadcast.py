@@ -46,10 +46,10 @@ class Broadcaster:
         self._group: distributed.ProcessGroup | None = None
         self._copying: torch.cuda.Stream | None = None
         # A socket of our own: a store by itself listens on all of the machine's addresses.
-        self._socket = socket.create_server(
+        listening = socket.create_server(
             (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
-        self.port = int(self._socket.getsockname()[1])
+        self.port = int(listening.getsockname()[1])
         self._store = distributed.TCPStore(
             host,
             self.port,
@@ -57,7 +57,8 @@ class Broadcaster:
             is_master=True,
             timeout=self._timeout,
             wait_for_workers=False,
-            master_listen_fd=self._socket.fileno(),
+            # The store closes it. Closed by us too, its number might be another thread's file.
+            master_listen_fd=listening.detach(),
         )
 
     def join(self) -> None:
