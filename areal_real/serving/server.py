@@ -100,6 +100,7 @@ class ManagedServer(RequestFlow):
                 f"server {self.server_id} has weights {self.weight_version}, not {version}"
             )
         self._begun = True
+        self._note()  # what it does now: one that is not started yet is down, and not idle
         self._spans.begin(clock_origin_ns, since_ns)
         self._steps.begin(clock_origin_ns)
         reason = self._lost_early
