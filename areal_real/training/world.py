@@ -93,7 +93,7 @@ class TrainerWorld:
 
         Raises:
             ConfigError: the model or checkpoint cannot be trained with these settings.
-            TrainerLost: the processes did not come up in time.
+            TrainerLost: the processes could not be started, or did not come up in time.
         """
         loop = asyncio.get_running_loop()
         self.lost = loop.create_future()
@@ -101,10 +101,13 @@ class TrainerWorld:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         server = await asyncio.start_server(self._accept, self._host, 0, limit=PIECE_BYTES)
         try:
-            async with asyncio.timeout(self._settings.start_timeout_s):
-                port = server.sockets[0].getsockname()[1]
-                contact = Contact(host=self._host, port=port, token=self._token)
+            port = server.sockets[0].getsockname()[1]
+            contact = Contact(host=self._host, port=port, token=self._token)
+            try:  # outside of the time-out: on a cluster they may first wait for room
                 self._ranks = await self._start_ranks(self._settings, contact, self._log)
+            except BackendError as exc:
+                raise TrainerLost(str(exc)) from exc
+            async with asyncio.timeout(self._settings.start_timeout_s):
                 self._ending = asyncio.create_task(self._ranks.one_ended())
                 self._ending.add_done_callback(self._one_ended)
                 waits: list[asyncio.Future[Any]] = [self._ending, self._connected]

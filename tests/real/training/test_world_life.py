@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from areal_real.errors import TrainerLost
+from areal_real.errors import BackendError, TrainerLost
 from areal_real.placement.local import LocalRanks, start_ranks
 from areal_real.placement.roles import Contact
 from areal_real.training.control import PORT_VARIABLE
@@ -65,6 +65,19 @@ class TestStarting:
         asyncio.run(start())
         assert len(pids) == 1
         assert gone(pids[0])
+
+    def test_processes_that_cannot_be_started_are_a_lost_trainer(self, tmp_path: Path) -> None:
+        """As where a node is lost with its actors just then: a run tries again."""
+
+        async def lost(settings: TrainerSettings, contact: Contact, log: Path) -> LocalRanks:
+            raise BackendError("ActorDiedError: its node is gone")
+
+        async def start() -> None:
+            world = TrainerWorld(SETTINGS, log=tmp_path / "log", start=lost)
+            with pytest.raises(TrainerLost, match="its node is gone"):
+                await world.start(tmp_path)
+
+        asyncio.run(start())
 
     @pytest.mark.parametrize("knows", [False, True])
     def test_who_connects_when_it_is_over_is_not_left_open(
