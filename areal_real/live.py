@@ -87,7 +87,7 @@ class Live:
         self._store = store
         self._servers = list(servers)
         self._server_restarts = 0
-        self._restarting: set[int | None] = set()  # versions that servers start with just now
+        self._restarting: list[int] = []  # versions that servers start with just now
         self._retired: set[int] = set()  # that may join again
         self._settled: list[tuple[int, int]] = []
         self._feed = ProblemFeed(
@@ -157,15 +157,20 @@ class Live:
         executor = self._executor
         for number, server in enumerate(self._servers):
             executor.servers[ServerId(number)] = server
+        # Servers that had joined before a resumption may join again. Until then there is somebody
+        # who takes no notice of commands.
+        for number in range(len(self._servers), max(state.servers, default=-1) + 1):
+            self._add(number, self._backend.new_server(number))
+            self._retired.add(number)
         executor.rescore()  # first: what is emitted below may finish further rollouts
         # Those of a resumed journal are gone. A scheduler may answer the first of these losses
         # with commands for a server whose loss it has not heard of: they fall on deaf ears.
         for server_id in list(state.servers):
             executor.emit(ServerLost(server_id=server_id))
-        for number, server in enumerate(self._servers):
+        for number, server in enumerate(self._servers[: self._config.real.server.count]):
             since_ns = self._past.server_spans_ns.get(number, 0)
             server.begin(executor, self._origin_ns, since_ns, int(state.weight_version))
-        for number, server in enumerate(self._servers):
+        for number, server in enumerate(self._servers[: self._config.real.server.count]):
             self._joined(number, server)
         for timer_id, fire_at_ns in self._past.timers.items():
             executor.rearm(timer_id, fire_at_ns)
@@ -194,9 +199,14 @@ class Live:
                 if self._done.is_set():
                     await self._last_loads()
             finally:
+                self._backend.on_crowded(lambda: None)
                 await self._learner.world.stop()
-                for server in self._servers[self._config.real.server.count :]:
+                real = self._config.real.server
+                for server in self._servers[real.count :]:
                     await server.stop()
+                # A run that goes back to a checkpoint begins with those it began with.
+                for number in range(real.count, real.most):
+                    self._backend.give_up(number)
 
     async def _last_loads(self) -> None:
         """A server that is being sent the last weights would be lost with their sender."""
@@ -275,7 +285,7 @@ class Live:
         self._store.forget(gone)
         every = self._config.real.evaluation.every_steps
         state = self.controller.state
-        wanted = {server.loading for server in state.servers.values()} | self._restarting
+        wanted = {server.loading for server in state.servers.values()} | {*self._restarting}
         for version in self._folder.versions():
             evaluated = version == 0 or (every is not None and version % every == 0)
             if version < min(oldest, state.weight_version) and not (evaluated or version in wanted):
@@ -355,14 +365,14 @@ class Live:
         # Newer weights may be published while it starts: it joins with what it has, and the
         # scheduler lets it load.
         version = int(self.controller.state.weight_version)
-        self._restarting.add(version)
+        self._restarting.append(version)
         try:
             await server.restart(version)
         except BackendError as exc:
             self._on_server_lost(server_id, str(exc))
             return
         finally:
-            self._restarting.discard(version)
+            self._restarting.remove(version)
         self._executor.joined(
             server_id, server.max_running_rollouts, server.kv_cache_tokens, version
         )

@@ -62,6 +62,8 @@ def replay_first(
         ReplayDiverged: the scheduler decides otherwise than it did.
     """
     past = Past()
+    if entries == 0 and not path.exists():
+        return past  # it ended between its first checkpoint and its first event
     count = 0
     reader = iter(JournalReader(path))
     while True:

@@ -118,6 +118,7 @@ class MadeUpServer:
         await self._world.turns(3)
         self._version = version
         self._alive = True
+        self._world.restarted.add(self.server_id)
 
     def end(self, end_ns: int) -> None:
         if end_ns > self._since_ns:
@@ -320,6 +321,8 @@ class MadeUpBackend:
 
     Attributes:
         trained: rollouts of each step, as the world saw them last.
+        rooms: servers for which room was asked, and not given up.
+        restarted: servers that came up after the run's beginning.
     """
 
     def __init__(self, folder: RunFolder, seed: int, troubles: Troubles) -> None:
@@ -327,6 +330,8 @@ class MadeUpBackend:
         self.rng = random.Random(seed)
         self.troubles = troubles
         self.trained: dict[int, list[int]] = {}
+        self.rooms: set[int] = set()
+        self.restarted: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def turns(self, most: int) -> None:
@@ -353,10 +358,11 @@ class MadeUpBackend:
         return MadeUpServer(self, server_id, started=False)
 
     async def room_for(self, server_id: int) -> None:
+        self.rooms.add(server_id)
         await self.turns(200)
 
     def give_up(self, server_id: int) -> None:
-        pass
+        self.rooms.discard(server_id)
 
     def on_crowded(self, make_room: Callable[[], None]) -> None:
         self._make_room = make_room

@@ -26,7 +26,14 @@ from areal_sched import JournalReader, Limits, load, replay
 from areal_sched.commands import StartTrainStep
 from areal_sched.config.options import toml_value
 from areal_sched.events import TrainStepFinished
-from tests.real.run.fakes import MOST_TOKENS, Counting, MadeUpBackend, Silent, Troubles
+from tests.real.run.fakes import (
+    MOST_TOKENS,
+    Counting,
+    MadeUpBackend,
+    MadeUpServer,
+    Silent,
+    Troubles,
+)
 
 MOST_RESUMPTIONS = 200
 
@@ -111,7 +118,10 @@ async def _go(
         for _ in range(turns):
             await asyncio.sleep(0)
         work.cancel()
-    return await asyncio.wait_for(work, 60)
+    try:
+        return await asyncio.wait_for(work, 60)
+    finally:
+        assert max(backend.rooms, default=0) < config.real.server.count, "the next may need them"
 
 
 def check_journal(path: Path, config: RealConfig, steps: int) -> None:
@@ -180,18 +190,20 @@ def test_whatever_goes_wrong_every_rollout_is_counted_once(
 )
 @given(
     seed=st.integers(0, 10**6),
-    kills=st.lists(st.integers(20, 400), min_size=1, max_size=4),
+    kills=st.lists(st.integers(20, 800), min_size=1, max_size=4),
     every=st.integers(1, 3),
+    joining=st.integers(0, 2),
 )
 def test_a_killed_run_goes_on_from_its_checkpoint(
     scheduler: dict[str, Any],
     seed: int,
     kills: list[int],
     every: int,
+    joining: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    config = config_of(scheduler, steps=6, servers=2, every=every)
+    config = config_of(scheduler, steps=6, servers=2, every=every, joining=joining)
     backend = MadeUpBackend(RunFolder(folder), seed, Troubles(server_dies=0.002))
     for turns in kills:
         resume = Checkpoints(folder / "checkpoints", keep=1).newest() is not None
@@ -231,3 +243,51 @@ def test_a_run_falls_back_over_damaged_checkpoints(
             (newest.trainer / "version.json").write_text("1000")
     assert to_the_end(config, folder, backend).steps == 6
     check_journal(folder / "journal.jsonl.gz", config, 6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_servers_that_had_joined_are_no_obstacle_to_resuming(seed: int, tmp_path: Path) -> None:
+    """When the first one's loss is told, the scheduler takes the others to be there still."""
+    config = config_of({"class": "in_flight"}, steps=1000, servers=1, every=1, joining=2)
+    backend = MadeUpBackend(RunFolder(tmp_path), seed, Troubles())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+
+    async def until_all_are_there() -> int:
+        work = asyncio.ensure_future(_go(config, tmp_path, backend, False, None))
+        while 2 not in backend.restarted:
+            await asyncio.sleep(0)
+        before = newest = checkpoints.newest()
+        while newest is None or newest == before:
+            await asyncio.sleep(0)
+            newest = checkpoints.newest()
+        work.cancel()
+        await asyncio.wait({work})
+        return newest.version
+
+    steps = asyncio.run(until_all_are_there()) + 2
+    config = config_of({"class": "in_flight"}, steps=steps, servers=1, every=1, joining=2)
+    assert asyncio.run(_go(config, tmp_path, backend, True, None)).steps == steps
+    check_journal(tmp_path / "journal.jsonl.gz", config, steps)
+
+
+def test_a_run_that_ended_before_its_first_event_can_be_resumed(tmp_path: Path) -> None:
+    """The trainer has made its checkpoint, and the servers are still starting."""
+    config = config_of({"class": "areal"}, steps=2, servers=1, every=1)
+
+    class Slow(MadeUpBackend):
+        async def start_server(self, server_id: int) -> MadeUpServer:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def until_saved() -> None:
+        slow = Slow(RunFolder(tmp_path), 0, Troubles())
+        work = asyncio.ensure_future(_go(config, tmp_path, slow, False, None))
+        while Checkpoints(tmp_path / "checkpoints", keep=1).newest() is None:
+            await asyncio.sleep(0.01)
+        work.cancel()
+        await asyncio.wait({work})
+
+    asyncio.run(until_saved())
+    backend = MadeUpBackend(RunFolder(tmp_path), 0, Troubles())
+    assert asyncio.run(_go(config, tmp_path, backend, True, None)).steps == 2
+    check_journal(tmp_path / "journal.jsonl.gz", config, 2)
