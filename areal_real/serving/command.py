@@ -8,7 +8,7 @@ from pathlib import Path
 
 from areal_real.interfaces import variables_of
 from areal_real.serving.guard import TOKEN_FILE_VARIABLE
-from areal_real.serving.options import ServerOptions
+from areal_real.serving.options import ServerOptions, is_loopback
 from areal_real.serving.steps import step_flags
 
 _HERE = Path(__file__).resolve().parent
@@ -85,8 +85,6 @@ def environment(
         "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{folder}/rendezvous",
         # A probe that generates a token gets no answer while generation is paused.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
-        # Weights come to it over the interface that it listens on.
-        **variables_of(options.host),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -103,7 +101,12 @@ def environment(
             chosen["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join([cores] * options.tensor_parallel)
     if gpus is not None:
         chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+    # Weights come to it over the interface that it listens on; on a cluster, where its environment
+    # does not say otherwise: it says the same to the trainer.
+    interfaces = variables_of(options.host)
+    if is_loopback(options.host):
+        chosen |= interfaces
     # Otherwise a server one of whose processes has died waits a minute for a CUDA core dump, and
     # answers nobody meanwhile. Whoever wants that dump can set it.
-    asked = {"SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0"}
+    asked = {**interfaces, "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0"}
     return {**asked, **os.environ, **chosen}

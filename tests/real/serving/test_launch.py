@@ -284,6 +284,16 @@ def test_a_token_is_on_no_command_line_and_in_no_environment(tmp_path: Path) -> 
     assert command[command.index("--weight-version") + 1] == "3"
 
 
+def test_interfaces_are_those_of_the_environment_but_for_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for the trainer, which is in a process group with the server."""
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
+    assert environment(ServerOptions(), tmp_path)["NCCL_SOCKET_IFNAME"] == "lo"
+    reached = ServerOptions(host="192.0.2.1")
+    assert environment(reached, tmp_path)["NCCL_SOCKET_IFNAME"] == "ib7"
+
+
 def test_devices_differ_in_launcher_and_flags(tmp_path: Path) -> None:
     cpu = ServerOptions(threads=3, prefix_cache=False)
     command = command_line(cpu, tmp_path, weight_version=0, port=1, folder=tmp_path)
