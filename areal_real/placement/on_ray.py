@@ -41,6 +41,7 @@ from areal_real.placement.roles import (
 )
 from areal_real.serving.errors import ServerStartFailed
 from areal_real.serving.options import ServerOptions
+from areal_real.serving.steps import Message, on_our_clock
 from areal_real.training.settings import TrainerSettings
 
 TRAINER = "the trainer"
@@ -73,7 +74,7 @@ class RayServer:
         self.node: str = told["node"]
         self.ending = "is running"
         self._ahead_ns = clock_ahead_ns
-        self.received: deque[tuple[int, bytes, bytes]] = deque()
+        self.received: deque[Message] = deque()
         self._watching: asyncio.Task[None] | None = asyncio.create_task(self._watch())
 
     @property
@@ -94,7 +95,7 @@ class RayServer:
             while True:
                 async with asyncio.timeout(ANSWER_S):
                     ending, told = await self._actor.look.remote()
-                self.received += ((at - self._ahead_ns, *rest) for at, *rest in told)
+                self.received += (on_our_clock(x, self._ahead_ns) for x in told)
                 if ending is not None:
                     self.ending = ending
                     return

@@ -26,6 +26,9 @@ _Step: TypeAlias = Sequence[Any]
 MOST_JOINED = 64
 """So many steps at most make one measurement."""
 
+Message: TypeAlias = tuple[int, bytes, bytes]
+"""When it came in on the monotonic clock of its machine in ns, its number, its payload."""
+
 _LOOK_MS = 200
 _SOCKET = "steps"
 
@@ -49,7 +52,7 @@ class StepListener:
 
     def __init__(self, folder: Path) -> None:
         self._address = f"ipc://{folder / _SOCKET}.0"  # of data-parallel rank 0
-        self.received: deque[tuple[int, bytes, bytes]] = deque()
+        self.received: deque[Message] = deque()
         self._ended = threading.Event()
         threading.Thread(target=self._listen, name="engine-steps", daemon=True).start()
 
@@ -107,7 +110,7 @@ class StepLog:
         """The server has been doing something else, and begins to generate now."""
         self._resumptions.append(time.monotonic_ns())
 
-    def take(self, received: deque[tuple[int, bytes, bytes]]) -> None:
+    def take(self, received: deque[Message]) -> None:
         """Take the messages that have come in; they are removed."""
         import msgspec
 
@@ -177,6 +180,24 @@ class StepLog:
                 new_tokens=new,
             )
         )
+
+
+def on_our_clock(message: Message, ahead_ns: int) -> Message:
+    """A message of another machine, as if it came from this one.
+
+    Args:
+        message: as it came in there; our launcher for CPUs put times of that clock into it too.
+        ahead_ns: how far that machine's monotonic clock is ahead of ours.
+    """
+    import msgspec
+
+    received_ns, number, payload = message
+    if ahead_ns:
+        steps: dict[str, Any] | list[_Step] = msgspec.msgpack.decode(payload)
+        if isinstance(steps, list):
+            ours = [(end_ns - ahead_ns, *rest) for end_ns, *rest in steps]
+            payload = msgspec.msgpack.encode(ours)
+    return received_ns - ahead_ns, number, payload
 
 
 def _step(end_ns: int, message: dict[str, Any]) -> list[_Step]:
