@@ -52,11 +52,13 @@ class Site:
         folder: the run's directory, which every node has to see.
         sha256: of the run's code.
         cluster: whether processes listen on their node's address, or on loopback.
+        address: of the run's node; on another one a process that listens on loopback is of no use.
     """
 
     folder: Path
     sha256: str
     cluster: bool
+    address: str
 
 
 def boot_id() -> str:
@@ -75,16 +77,22 @@ class NodeActor:
         import ray
 
         self._site = site
-        address = ray.util.get_node_ip_address()
-        self._address = str(address) if site.cluster else LOOPBACK
-        self._name = f"node {address} ({socket.gethostname()})"
+        self._node = str(ray.util.get_node_ip_address())
+        self._address = self._node if site.cluster else LOOPBACK
+        self._name = f"node {self._node} ({socket.gethostname()})"
 
     def check(self) -> None:
         """Make sure that a process of the run can work here.
 
         Raises:
-            BackendError: the node has other code, or does not see the run's directory.
+            BackendError: the node has other code, does not see the run's directory, or could not
+                be reached.
         """
+        if not self._site.cluster and self._node != self._site.address:
+            raise BackendError(
+                f"{self._name} is not the run's own ({self._site.address}), and with real.listen ="
+                ' "loopback" they could not reach each other; "cluster" would do'
+            )
         if source_sha256() != self._site.sha256:
             raise BackendError(
                 f"{self._name} has other code than the run: install the same version of areal-lab"

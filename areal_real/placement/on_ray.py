@@ -54,11 +54,7 @@ ANSWER_S = 30.0
 """An actor that does not answer for so long is taken for lost."""
 
 TELL_AFTER_S = 5.0
-"""Whoever waits for room so long is told of it."""
-
-ROOM_PART = 0.9
-"""Of the time that a trainer has to start, it may wait so much for room: whoever started it gives
-up after the whole of it, and would not know why."""
+"""Whoever waits for room so long is told of it; the trainer asks for room each time."""
 
 END_S = 10.0
 """What is ended may take so long to be gone."""
@@ -121,10 +117,12 @@ class RayServer:
 class RayRanks:
     """A trainer's processes, an actor each; a `areal_real.placement.roles.RankProcesses`."""
 
-    def __init__(self, actors: Sequence[Any], logs: Sequence[Path], group: Any) -> None:
+    def __init__(
+        self, actors: Sequence[Any], logs: Sequence[Path], give_back: Callable[[], None]
+    ) -> None:
         self._actors = actors
         self._logs = logs
-        self._group = group
+        self._give_back = give_back
         self._ends: list[asyncio.Task[tuple[bool, str]]] = []
         self.clock_ahead_ns = 0
 
@@ -172,9 +170,7 @@ class RayRanks:
         """End all at once; returns when they are gone. May be called again."""
         actors, self._actors = self._actors, ()
         await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
-        if self._group is not None:
-            group, self._group = self._group, None
-            remove_group(group)
+        self._give_back()
         if self._ends:
             await asyncio.wait(self._ends, timeout=END_S)
 
@@ -196,11 +192,16 @@ class RayPlacement:
 
         self._config = config
         cluster = config.real.listen == "cluster"
-        self.address = str(ray.util.get_node_ip_address()) if cluster else LOOPBACK
-        self._site = Site(folder=folder.path.resolve(), sha256=source_sha256(), cluster=cluster)
+        node = str(ray.util.get_node_ip_address())
+        self.address = node if cluster else LOOPBACK
+        self._site = Site(
+            folder=folder.path.resolve(), sha256=source_sha256(), cluster=cluster, address=node
+        )
         self._note = note
         self._make_room: Callable[[], None] = lambda: None
         self._groups: dict[int, Any] = {}
+        self._wanting: set[int] = set()  # servers that wait for room nobody else needs
+        self._trainer: Any = None  # its placement group, once that has its place
 
     def server(self, server_id: int) -> StartServer:
         """How this server is started."""
@@ -211,8 +212,18 @@ class RayPlacement:
         return self._start_ranks
 
     async def room_for(self, server_id: int) -> None:
-        """Return when there is room for one more server."""
-        await self._made(self._group_of(server_id), f"server {server_id}", None)
+        """Return when there is room for one more server, beside the trainer."""
+        self._wanting.add(server_id)
+        try:
+            while True:
+                if self._trainer is not None:
+                    group = self._group_of(server_id)
+                    # Meanwhile the trainer may have taken it away.
+                    if await _has_place(group) and self._groups.get(server_id) is group:
+                        return
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self._wanting.discard(server_id)
 
     def release(self, server_id: int) -> None:
         """This server is not started again."""
@@ -239,8 +250,9 @@ class RayPlacement:
             group = self._group_of(server_id)
             await self._made(group, what, patience_s)
             actor = new_actor(ServerActor, self._site, group, 0, self._server_resources())
-            await answer(actor.check.remote())
-            ahead_ns = await clock_ahead_ns(actor)
+            async with asyncio.timeout(patience_s):  # its node may be lost, and no other be there
+                await answer(actor.check.remote())
+                ahead_ns = await clock_ahead_ns(actor)
             # Absolute paths: the working folder of an actor is its own.
             start = actor.start.remote(options, model.resolve(), weight_version, log.resolve())
             async with asyncio.timeout(patience_s + END_S):
@@ -277,40 +289,56 @@ class RayPlacement:
     ) -> RayRanks:
         each = self._resources(1, settings.threads)
         count = settings.processes
+        patience_s = settings.start_timeout_s
         group = new_group([each] * count, "trainer")
+        give_back = functools.partial(self._give_back, group)
         actors: list[Any] = []
         logs = [rank_log(log.resolve(), rank) for rank in range(count)]
         try:
-            await self._made(group, TRAINER, ROOM_PART * settings.start_timeout_s)
+            await self._made(group, TRAINER, patience_s)
+            self._trainer = group
             actors += [new_actor(RankActor, self._site, group, rank, each) for rank in range(count)]
-            ranks = RayRanks(actors, logs, group)
-            await ranks.start(settings, contact)
-        except BaseException:
-            await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
-            remove_group(group)
+            ranks = RayRanks(actors, logs, give_back)
+            async with asyncio.timeout(patience_s):
+                await ranks.start(settings, contact)
+        except BaseException as exc:
+            try:
+                await asyncio.gather(*(end_actor(actor, "kill") for actor in actors))
+            finally:
+                give_back()
+            if isinstance(exc, TimeoutError):
+                raise BackendError(
+                    f"the trainer's actors did not answer in {patience_s:g} s"
+                ) from exc
             raise
         return ranks
 
-    async def _made(self, group: Any, what: str, patience_s: float | None) -> None:
+    def _give_back(self, group: Any) -> None:
+        """The trainer's processes are gone, and will want room again; may be called again."""
+        if group is self._trainer:
+            self._trainer = None
+            # What becomes free is not for them: a trainer that starts again would find no room.
+            for server_id in self._wanting:
+                self.release(server_id)
+        remove_group(group)
+
+    async def _made(self, group: Any, what: str, patience_s: float) -> None:
         """Wait until a placement group has its place.
 
         Raises:
             BackendError: it has none in time.
         """
-        from ray.util import placement_group_table
-
-        since_s, told = time.monotonic(), patience_s is None
-        while True:
-            table = await asyncio.to_thread(placement_group_table, group)
-            if table.get("state") == "CREATED":
-                return
+        since_s = time.monotonic()
+        asked = 0
+        while not await _has_place(group):
             waited_s = time.monotonic() - since_s
-            if waited_s > TELL_AFTER_S and not told:
-                told = True
-                self._note(f"{what} waits for room: {self._lack(group)}")
-                if what == TRAINER:
+            if waited_s > TELL_AFTER_S * (asked + 1):
+                if not asked:
+                    self._note(f"{what} waits for room: {self._lack(group)}")
+                if what == TRAINER:  # a server that gives way may not be enough, or not be up yet
                     self._make_room()
-            if patience_s is not None and waited_s > patience_s:
+                asked += 1
+            if waited_s > patience_s:
                 raise BackendError(f"no room for {what}: {self._lack(group)}")
             await asyncio.sleep(LOOK_S)
 
@@ -330,3 +358,11 @@ class RayPlacement:
             if any(bundle.get(name) for bundle in group.bundle_specs)
         )
         return f"it asks for {asked}; the cluster has {count}, {counts}"
+
+
+async def _has_place(group: Any) -> bool:
+    """Whether a placement group has its place."""
+    from ray.util import placement_group_table
+
+    table = await asyncio.to_thread(placement_group_table, group)
+    return bool(table.get("state") == "CREATED")

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import ray
+
 from areal_real.backend import server_options
 from areal_real.config import load_config
 from areal_real.errors import BackendError
@@ -22,13 +24,16 @@ CONFIG = Path(__file__).parents[3] / "configs" / "real" / "tiny-cpu.toml"
 
 async def main(folder: Path) -> None:
     """Ask, and print the answers."""
-    site = Site(folder=folder / "nowhere", sha256=source_sha256(), cluster=False)
+    node = str(ray.util.get_node_ip_address())
+    nowhere, sha256 = folder / "nowhere", source_sha256()
+    site = Site(folder=nowhere, sha256=sha256, cluster=False, address=node)
     there = folder / "run"
     there.mkdir()
     (there / "config.toml").touch()
     stale = dataclasses.replace(site, folder=there, sha256="0" * 64)
+    elsewhere = dataclasses.replace(site, address="192.0.2.1")
     one = {"CPU": 1.0}
-    for told in (site, stale):
+    for told in (site, stale, elsewhere):
         actor = new_actor(ServerActor, told, new_group([one], "test"), 0, one)
         try:
             await answer(actor.check.remote())

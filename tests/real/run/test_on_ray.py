@@ -85,7 +85,8 @@ def test_a_node_that_does_not_see_the_run_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    blind, other, crowded = done.stdout.splitlines()
+    blind, other, far, crowded = done.stdout.splitlines()
     assert "does not see" in blind
     assert "other code" in other
+    assert "is not the run's own (192.0.2.1)" in far
     assert "no room for server 0: it asks for 64 CPU; the cluster has 1 node," in crowded

@@ -33,7 +33,7 @@ class Another:
 config = load_config("configs/real/tiny-cpu.toml", [])
 with joined(None, config) as ray:
     group = new_group([{"CPU": 1.0}], "test")
-    site = Site(folder=Path(sys.argv[1]), sha256="", cluster=False)
+    site = Site(folder=Path(sys.argv[1]), sha256="", cluster=False, address="")
     ours = new_actor(Ours, site, group, 0, {"CPU": 1.0})
     another = ray.remote(Another).options(num_cpus=0).remote()
     answers = 0
