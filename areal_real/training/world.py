@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,8 +258,10 @@ class TrainerWorld:
         if "span" in message:
             if self.on_span is not None and self._ranks is not None:
                 activity, version, start_ns, end_ns, *rest = message["span"]
-                ahead_ns = self._ranks.clock_ahead_ns
-                self.on_span(activity, version, start_ns - ahead_ns, end_ns - ahead_ns, *rest)
+                ahead_ns, now_ns = self._ranks.clock_ahead_ns, time.monotonic_ns()
+                # Clocks drift apart, seconds in a day; what is told of has been.
+                start_ns, end_ns = (min(at - ahead_ns, now_ns) for at in (start_ns, end_ns))
+                self.on_span(activity, version, start_ns, end_ns, *rest)
         elif "pids" in message:
             self.pids = message["pids"]
         elif "dying" in message:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
-from areal_real.placement.on_ray import RayServer
+from areal_real.placement.on_ray import RayRanks, RayServer
 from areal_real.serving.steps import StepLog
+from areal_real.training.world import TrainerWorld
 from areal_sched.measurements import EngineSteps
+from tests.real.training.worlds import SETTINGS
 
 MS = 1_000_000
 AHEAD_NS = 77 * 86_400 * 10**9
@@ -69,3 +73,24 @@ def test_steps_of_an_engine_elsewhere_are_on_our_clock() -> None:
         (2, 1, MS),
         (4, 2, 3 * MS),
     ]
+
+
+@pytest.mark.parametrize("drift_ns", [0, 2 * 10**9, -2 * 10**9])
+def test_nothing_that_a_trainer_elsewhere_tells_of_is_yet_to_come(
+    drift_ns: int, tmp_path: Path
+) -> None:
+    spans: list[tuple[int, int]] = []
+    world = TrainerWorld(
+        SETTINGS,
+        log=tmp_path / "log",
+        on_span=lambda activity, version, start_ns, end_ns, *_: spans.append((start_ns, end_ns)),
+    )
+    world._ranks = RayRanks([], [], lambda: None)
+    world._ranks.clock_ahead_ns = AHEAD_NS
+    before_ns = time.monotonic_ns()
+    there_ns = before_ns + AHEAD_NS + drift_ns
+    world._take({"span": ["train", 1, there_ns - 5 * MS, there_ns, 0, 1]})
+    [(start_ns, end_ns)] = spans
+    assert start_ns <= end_ns <= time.monotonic_ns()
+    if drift_ns <= 0:
+        assert (start_ns, end_ns) == (before_ns + drift_ns - 5 * MS, before_ns + drift_ns)
