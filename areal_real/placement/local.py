@@ -25,6 +25,7 @@ from areal_real.serving.launch import start_server
 from areal_real.serving.ports import PortLease
 from areal_real.training.launch import COMMAND, environment
 from areal_real.training.settings import TrainerSettings
+from areal_sched.errors import ConfigError
 
 
 class LocalRanks:
@@ -91,7 +92,7 @@ class LocalRanks:
 
 
 async def start_ranks(
-    settings: TrainerSettings, contact: Contact, log: Path, *, gpus: Sequence[int] | None = None
+    settings: TrainerSettings, contact: Contact, log: Path, *, gpus: Sequence[str] | None = None
 ) -> LocalRanks:
     """Start a trainer's processes here; see `areal_real.placement.roles.StartRanks`.
 
@@ -145,12 +146,12 @@ class LocalPlacement:
 
     def server(self, server_id: int) -> StartServer:
         """How this server is started."""
-        gpus = _gpus(server_id * self._server_gpus, self._server_gpus)
+        gpus = gpus_of(server_id * self._server_gpus, self._server_gpus)
         return functools.partial(start_server, gpus=gpus)
 
     def trainer(self) -> StartRanks:
         """How the trainer is started."""
-        gpus = _gpus(self._servers * self._server_gpus, self._trainer_gpus)
+        gpus = gpus_of(self._servers * self._server_gpus, self._trainer_gpus)
         return functools.partial(start_ranks, gpus=gpus)
 
     async def room_for(self, server_id: int) -> None:
@@ -164,11 +165,28 @@ class LocalPlacement:
         """Never: on one machine processes share what there is."""
 
 
-def _gpus(first: int, count: int) -> Sequence[int] | None:
-    """So many GPUs of those this process may use; None: it is a run on the CPU."""
+def gpus_of(first: int, count: int) -> Sequence[str] | None:
+    """So many GPUs of those this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Args:
+        first: position of the first among them.
+        count: 0 on the CPU.
+
+    Returns:
+        Numbers or UUIDs; None for a run on the CPU.
+
+    Raises:
+        ConfigError: ``CUDA_VISIBLE_DEVICES`` leaves too few.
+    """
     if count == 0:
         return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    ours = [int(x) for x in visible.split(",") if x.strip().isdigit()]
-    wanted = range(first, first + count)
-    return [ours[x] for x in wanted] if len(ours) >= wanted.stop else wanted
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(number) for number in range(first, first + count)]
+    ours = [part.strip() for part in visible.split(",") if part.strip()]
+    if len(ours) < first + count:
+        raise ConfigError(
+            f"CUDA_VISIBLE_DEVICES={visible}: leaves {len(ours)} GPUs, and the run needs at least"
+            f" {first + count}; fewer real.server.count would do, or more GPUs"
+        )
+    return ours[first : first + count]

@@ -68,7 +68,7 @@ def hand_over_token(options: ServerOptions, folder: Path) -> None:
 
 
 def environment(
-    options: ServerOptions, folder: Path, gpus: Sequence[int] | None = None
+    options: ServerOptions, folder: Path, gpus: Sequence[str] | None = None
 ) -> dict[str, str]:
     """Our environment, with what such a server needs.
 

@@ -59,7 +59,7 @@ class ServerProcess:
         *,
         weight_version: int,
         log: Path,
-        gpus: Sequence[int] | None,
+        gpus: Sequence[str] | None,
     ) -> None:
         self._options = options
         self.log = log
@@ -213,7 +213,7 @@ async def start_server(
     *,
     weight_version: int,
     log: Path,
-    gpus: Sequence[int] | None = None,
+    gpus: Sequence[str] | None = None,
 ) -> ServerProcess:
     """Start a server and wait until it answers.
 

@@ -39,7 +39,7 @@ def environment(
     local_rank: int,
     store: tuple[str, int],
     listen: str,
-    gpus: Sequence[int] | None,
+    gpus: Sequence[str] | None,
 ) -> dict[str, str]:
     """The environment of a process, on the machine that it is started on.
 

@@ -308,7 +308,7 @@ def test_devices_differ_in_launcher_and_flags(tmp_path: Path) -> None:
     assert any(word.endswith("gpu_launcher.py") for word in command)
     assert not {"--max-total-tokens", "torch_native", "--disable-radix-cache"} & set(command)
     assert command[command.index("--tp-size") + 1] == "2"
-    told = environment(gpu, tmp_path, gpus=(2, 3))
+    told = environment(gpu, tmp_path, gpus=("2", "3"))
     assert told["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert "SGLANG_USE_CPU_ENGINE" not in set(told) - set(os.environ)
 
