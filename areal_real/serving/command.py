@@ -100,7 +100,7 @@ def environment(
             cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
             chosen["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join([cores] * options.tensor_parallel)
     if gpus is not None:
-        chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        chosen["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     # Weights come to it over the interface that it listens on; on a cluster, where its environment
     # does not say otherwise: it says the same to the trainer.
     interfaces = variables_of(options.host)

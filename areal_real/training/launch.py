@@ -75,7 +75,7 @@ def environment(
         variables[PORT_VARIABLE] = str(contact.port)
         variables[TOKEN_VARIABLE] = contact.token
     if gpus is not None:
-        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return variables
 
 
