@@ -14,7 +14,7 @@ from areal_real.backend import server_options
 from areal_real.config import load_config
 from areal_real.errors import BackendError
 from areal_real.folder import RunFolder
-from areal_real.placement.actors import answer, new_actor, new_group
+from areal_real.placement.actors import answer, new_actor, new_group, remove_group
 from areal_real.placement.join import joined
 from areal_real.placement.node_side import ServerActor, Site, source_sha256
 from areal_real.placement.on_ray import RayPlacement
@@ -34,11 +34,13 @@ async def main(folder: Path) -> None:
     elsewhere = dataclasses.replace(site, address="192.0.2.1")
     one = {"CPU": 1.0}
     for told in (site, stale, elsewhere):
-        actor = new_actor(ServerActor, told, new_group([one], "test"), 0, one)
+        group = new_group([one], "test")
+        actor = new_actor(ServerActor, told, group, 0, one)
         try:
             await answer(actor.check.remote())
         except BackendError as exc:
             print(str(exc).replace("\n", " "))
+        remove_group(group)  # there is not room for all of them
     config = load_config(CONFIG, ["real.server.threads=64"])
     placement = RayPlacement(config, RunFolder(there), lambda text: None)
     options = dataclasses.replace(server_options(config, 0, "token"), start_timeout_s=1.0)
