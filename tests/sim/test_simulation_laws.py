@@ -59,13 +59,8 @@ def explore(path: str, examples: int) -> None:
 
 @each_scheduler
 def test_laws_hold_in_any_world(path: str) -> None:
-    explore(path, 120)
-
-
-@pytest.mark.slow
-@each_scheduler
-def test_laws_hold_in_many_more_worlds(path: str) -> None:
-    explore(path, 1500)
+    """Ten thousand more worlds are those of ``python -m benchmarks.fault_schedules``."""
+    explore(path, 200)
 
 
 @each_scheduler
