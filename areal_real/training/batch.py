@@ -132,8 +132,7 @@ class Batch:
             batch = cls(**load_file(path))
             batch._check()
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as exc:
-            told = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
-            raise BackendError(f"{path}: no batch: {told}") from exc
+            raise BackendError(f"{path}: no batch: {exc}") from exc
         return batch
 
     def _check(self) -> None:
