@@ -138,17 +138,6 @@ def check(path: str, case: Case) -> Run:
 
 @each_scheduler
 def test_keeps_the_laws_while_the_cluster_races_and_breaks(path: str) -> None:
-    @settings(max_examples=45)
-    @given(case=cases(path))
-    def explore(case: Case) -> None:
-        check(path, case)
-
-    explore()
-
-
-@pytest.mark.slow
-@each_scheduler
-def test_keeps_the_laws_in_many_more_races(path: str) -> None:
     @settings(max_examples=90)
     @given(case=cases(path))
     def explore(case: Case) -> None:

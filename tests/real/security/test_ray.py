@@ -88,14 +88,11 @@ def test_a_cluster_with_a_token_refuses_who_has_none(
     wrong = tmp_path / "wrong"
     wrong.write_text("0" * 64)
     home = {"HOME": str(tmp_path)}
-    for variables in (
-        {"RAY_AUTH_MODE": "disabled"},
-        {"RAY_AUTH_MODE": "token"},
-        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(wrong)},
-    ):
-        refused = str(look(address, **home, **variables)["refused"])
-        assert refused.startswith(f"--address {address}: ")
-        assert "RAY_AUTH_MODE" in refused, refused
-        assert "\n" not in refused
+    # One of three ways to have no token: Ray takes a quarter of a minute to refuse each.
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(wrong)}
+    refused = str(look(address, **home, **variables)["refused"])
+    assert refused.startswith(f"--address {address}: ")
+    assert "RAY_AUTH_MODE" in refused, refused
+    assert "\n" not in refused
     right = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     assert look(address, **home, **right)["worked"] == 42
