@@ -28,6 +28,7 @@ from areal_sched.measurements import ServerSpan
 
 PROMPT = [7, 7]
 MOST_TOKENS = 12
+IDLE_TURN_S = 0.001
 
 
 class Digits:
@@ -209,7 +210,8 @@ class MadeUpServer:
 
     async def _turns(self) -> None:
         while True:
-            await asyncio.sleep(0)
+            # An idle one must not spin: threads that write files would wait for the interpreter.
+            await asyncio.sleep(0 if self._running else IDLE_TURN_S)
             if not self._alive:
                 continue
             for rollout_id in list(self._running)[: self.max_running_rollouts]:

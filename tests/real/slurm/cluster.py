@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from areal_real.slurm.submit import ENDED
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "srun")
 REQUEUE_S = 5
 """A job that is queued again waits for as long as credentials live, at least 5 s."""
@@ -103,7 +105,8 @@ class Cluster:
     def ended(self, job: str) -> str:
         """The state in which a job has come to its end; empty: it has not."""
         state = self.field(job, "JobState")
-        return state if state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED") else ""
+        # There are many others, some for a moment, as CONFIGURING.
+        return state if state in ENDED else ""
 
 
 @contextlib.contextmanager
