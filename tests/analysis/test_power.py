@@ -94,7 +94,7 @@ def test_energy_is_the_sum_over_causes_and_between_all_idle_and_all_busy(
     )
 
 
-WATTS = st.floats(0, 2000)
+WATTS = st.floats(0, 2000, allow_subnormal=False)
 TIMES = st.fixed_dictionaries({cause.key: st.integers(0, 10**19) for cause in CAUSES})
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -23,9 +22,10 @@ MB = 1 << 20
 CHILD = """
     import mmap, os, subprocess, sys
     run, temporary, shared = sys.argv[1:]
-    wait = "import time; time.sleep(100)"
+    wait = "import time; print(flush=True); time.sleep(100)"
     other = subprocess.Popen([sys.executable, "-c", wait, "areal_real.rewards.worker"],
-                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    other.stdout.readline()  # before, its command line may still be ours, or none
     print("ready", flush=True)
     input()
     memory = bytearray(os.urandom(40 << 20))
@@ -172,19 +172,3 @@ def test_steps_are_sampled_and_ctrl_c_ends_the_run_in_good_order(
     assert len(set(seen)) > 30  # on a busy machine two steps may come between two looks
     assert "controller" in capsys.readouterr().out
     assert (out / "soak.png").exists()
-
-
-@pytest.mark.slow
-def test_a_real_run_shows_all_of_its_parts_and_leaves_nothing(tmp_path: Path) -> None:
-    args = argparse.Namespace(out=tmp_path, engine="local", set=[], steps=8, quiet=True)
-    samples, left, status, interrupted = soak.soak(args)
-    assert status == 0, (tmp_path / "run.log").read_text()
-    assert not interrupted
-    assert left == []
-    last = [each for each in samples if 0 < each.step < 8][-1]
-    parts = ("HTTP", "scheduler", "detokenizer")
-    expected = {"controller", "trainer rank 0", *(f"server 0 {part}" for part in parts)}
-    assert expected <= set(last.processes)
-    assert last.processes["server 0 scheduler"].own_bytes > 50 * MB
-    for part in ("journal", "trajectory store", "weights", "checkpoints", "logs", "tensorboard"):
-        assert last.disk_bytes[part] > 0

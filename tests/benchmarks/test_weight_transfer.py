@@ -1,8 +1,7 @@
-"""The table of weight transfers: standstill by hand, coefficients found again, a real update."""
+"""The table of weight transfers: standstill by hand, coefficients found again."""
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
@@ -163,30 +162,6 @@ def test_wrong_arguments_are_named(
     assert capsys.readouterr().err == f"weight_transfer: {message}" + (
         " or directory\n" if "nowhere" in message else "\n"
     )
-
-
-@pytest.mark.slow
-def test_real_servers_are_brought_to_new_weights_by_each_method(tmp_path: Path) -> None:
-    out = tmp_path / "updates.json"
-    assert main(["--sizes", "1M", "--repetitions", "1", "--out", str(out)]) == 0
-    updates, _ = load(out)
-    kinds = {(x.method, x.servers, x.servers_at_once) for x in updates}
-    assert kinds == {
-        (method, *kind)
-        for method in ("disk", "collective")
-        for kind in ((2, None), (2, 1), (1, None))
-    }
-    assert len(updates) == 6
-    for update in updates:
-        assert len(update.loads_s) == update.servers
-        assert 0 < min(update.loads_s) <= max(update.loads_s) <= update.total_s
-        assert 0 <= update.all_still_s <= update.still_s <= update.servers * update.total_s
-        if update.rolling:
-            # One after the other, and never do both stand still.
-            assert sum(update.loads_s) <= update.total_s
-            assert update.all_still_s < min(update.loads_s)
-        assert update.publish_s > 0
-    assert json.loads(out.read_text())["about"]["mode"] == "in_place"
 
 
 def test_the_guide_shows_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,22 +27,18 @@ SHORT = {
     "real.evaluation.problems": 4,
 }
 RUNS = {
-    "two ranks, weights sent": (
+    "two ranks, weights sent in place": (
         "tiny-cpu-tp2.toml",
-        {"real.server.weight_transfer": "collective"},
-    ),
-    "in place": (
-        "tiny-cpu.toml",
-        {"scheduler.class": "in_flight", "real.server.stream_interval_tokens": 0},
-    ),
-    "two servers, drained": (
-        "tiny-cpu.toml",
-        {"scheduler.class": "areal", "scheduler.mode": "drain", "real.server.count": 2},
+        {
+            "scheduler.class": "in_flight",
+            "real.server.weight_transfer": "collective",
+            "real.server.stream_interval_tokens": 0,
+        },
     ),
     "synchronous": ("tiny-cpu.toml", {"scheduler.class": "synchronous", "limits.eta": 0}),
-    "the tutorial's": (
+    "the tutorial's, two servers": (
         "tiny-cpu.toml",
-        {"scheduler.class": "examples.generate_ahead:GenerateAhead"},
+        {"scheduler.class": "examples.generate_ahead:GenerateAhead", "real.server.count": 2},
     ),
 }
 
