@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n 2 --dist worksteal
+PYTEST_ARGS ?= -n 2 --dist loadgroup
 TRAIN = $(BIN)/areal-real train configs/real/tiny-cpu.toml --out runs/tiny --overwrite
 
 # One stamp file per kind of install: core runs simulations, real adds SGLang and Megatron-Core, dev
@@ -63,7 +63,7 @@ figures: $(NEEDS) ## the paper's tables and figures, simulated, with the error o
 	@$(BIN)/python -m paper_figs
 
 docs: $(DEV) ## build the documentation into site/, warnings are errors
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Read it: site/index.html"
 
 format: $(DEV) ## format the code and apply the safe fixes

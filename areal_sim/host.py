@@ -194,7 +194,11 @@ class SharingTrainer(Trainer):
 
     Args:
         env: the simulation.
-        host, costs, layout, save_s, recompute_proximal: see `Trainer`.
+        host: see `Trainer`.
+        costs: see `Trainer`.
+        layout: see `Trainer`.
+        save_s: see `Trainer`.
+        recompute_proximal: see `Trainer`.
         shared: the machine.
         cores: processors that the trainer takes of it while it works.
     """

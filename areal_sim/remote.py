@@ -70,7 +70,12 @@ class RemoteServer(Server):
 
     Args:
         env: the simulation.
-        server_id, host, new_engine, load_ns, weight_version, loads: see `Server`.
+        server_id: see `Server`.
+        host: see `Server`.
+        new_engine: see `Server`.
+        load_ns: see `Server`.
+        weight_version: see `Server`.
+        loads: see `Server`.
         client: what the way costs.
         shared: the machine that servers and trainer share, if they do.
         cores: processors that the server takes of it while it works.

@@ -2,6 +2,9 @@
 
 import os
 import sys
+from pathlib import Path
+
+import pytest
 
 if "areal_sched" in sys.modules:
     raise RuntimeError("areal_sched was imported before tests/conftest.py: it is not frozen")
@@ -21,3 +24,15 @@ settings.register_profile(
 )
 default_profile = "ci" if "CI" in os.environ else "dev"
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default_profile))
+
+ROOT = Path(__file__).parent
+TOGETHER = ("real/serving", "real/slurm", "real/training", "sim/test_sweep_on_ray.py")
+"""Tests of one folder or file share what takes long to start: one worker of pytest has them all."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(ROOT).as_posix()
+        for name in TOGETHER:
+            if place == name or place.startswith(f"{name}/"):
+                item.add_marker(pytest.mark.xdist_group(name))

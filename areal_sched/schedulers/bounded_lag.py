@@ -22,7 +22,10 @@ class BoundedLag:
 
     Args:
         limits: ``max_lag`` must be set; ``eta`` may be infinite.
-        unit, routing, mode, servers_at_once: as for `areal_sched.schedulers.areal.Areal`.
+        unit: as for `areal_sched.schedulers.areal.Areal`.
+        routing: as for `areal_sched.schedulers.areal.Areal`.
+        mode: as for `areal_sched.schedulers.areal.Areal`.
+        servers_at_once: as for `areal_sched.schedulers.areal.Areal`.
 
     Raises:
         ConfigError: ``max_lag`` is not set.

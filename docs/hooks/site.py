@@ -2,15 +2,22 @@
 
 A page in a section's folder joins the menu by being there, in the order of its file name; a
 section without pages is not shown. Every public module of every package gets a reference page.
+A page that would load something from elsewhere is a warning, which ends `make docs`.
 """
 
 import ast
+import logging
+import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+LOG = logging.getLogger("mkdocs.hooks.site")
 
 SECTIONS = {
     "tutorial": "Tutorial",
@@ -84,3 +91,35 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             content = f"# {module}\n\n::: {module}\n"
             files.append(File.generated(config, reference_uri(module), content=content))
     return files
+
+
+class Loads(HTMLParser):
+    """Collects the addresses a page loads by itself, which leaves out the links it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what this element loads."""
+        given = dict(attrs)
+        if tag in {"audio", "iframe", "img", "script", "source", "video"}:
+            self.addresses.append(given.get("src") or "")
+        elif tag == "link" and given.get("rel") not in {"canonical", "next", "prev"}:
+            self.addresses.append(given.get("href") or "")
+
+
+def from_elsewhere(html: str) -> list[str]:
+    """Returns the addresses on other hosts that a page loads by itself."""
+    loads = Loads()
+    loads.feed(html)
+    return [address for address in loads.addresses if re.match(r"(https?:)?//", address)]
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Warns of what a page loads from elsewhere."""
+    for address in from_elsewhere(output):
+        LOG.warning(
+            "%s loads %s: the documentation loads nothing from elsewhere", page.url, address
+        )
+    return output

@@ -86,9 +86,7 @@ def weighed(folder: Path, scheduler: dict[str, Any]) -> dict[str, int]:
 @pytest.mark.parametrize(
     "scheduler",
     [
-        {"class": "areal"},
         {"class": "areal", "unit": "group"},
-        {"class": "bounded_lag"},
         {"class": "partial_rollout"},
     ],
     ids=lambda x: "-".join(map(str, x.values())),
