@@ -26,10 +26,17 @@ default_profile = "ci" if "CI" in os.environ else "dev"
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default_profile))
 
 ROOT = Path(__file__).parent
-TOGETHER = ("real/serving", "real/slurm", "real/training", "sim/test_sweep_on_ray.py")
+TOGETHER = (
+    "real/security",
+    "real/serving",
+    "real/slurm",
+    "real/training",
+    "sim/test_sweep_on_ray.py",
+)
 """Tests of one folder or file share what takes long to start: one worker of pytest has them all."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         place = item.path.relative_to(ROOT).as_posix()
