@@ -2,7 +2,7 @@
 
 import os
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,21 +25,22 @@ settings.register_profile(
 default_profile = "ci" if "CI" in os.environ else "dev"
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default_profile))
 
-ROOT = Path(__file__).parent
 TOGETHER = (
-    "real/security",
-    "real/serving",
-    "real/slurm",
-    "real/training",
-    "sim/test_sweep_on_ray.py",
+    "tests/real/security/",
+    "tests/real/serving/",
+    "tests/real/slurm/",
+    "tests/real/training/",
+    "tests/sim/test_sweep_on_ray.py",
 )
-"""Tests of one folder or file share what takes long to start: one worker of pytest has them all."""
+"""Tests of one folder or file share what takes long to start: one worker of xdist has them all."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        place = item.path.relative_to(ROOT).as_posix()
-        for name in TOGETHER:
-            if place == name or place.startswith(f"{name}/"):
-                item.add_marker(pytest.mark.xdist_group(name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+    return Together(config, log)
