@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def test_a_node_that_joins_brings_a_server_and_one_that_leaves_is_an_event(tmp_p
         run.until(lambda: run.steps >= after + 2)
         run.process.send_signal(signal.SIGINT)
         assert run.wait() == 130, run.text
+        assert "--resume" in run.text
+        assert json.loads((run.folder / "summary.json").read_text())["interrupted_by_user"]
     done = run.steps
     config = load_config(TINY, [f"{key}={value}" for key, value in changed.items()])
     check_journal(tmp_path / "run" / "journal.jsonl.gz", config, done)
