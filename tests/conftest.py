@@ -2,6 +2,9 @@
 
 import os
 import sys
+from typing import Any
+
+import pytest
 
 if "areal_sched" in sys.modules:
     raise RuntimeError("areal_sched was imported before tests/conftest.py: it is not frozen")
@@ -21,3 +24,23 @@ settings.register_profile(
 )
 default_profile = "ci" if "CI" in os.environ else "dev"
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default_profile))
+
+TOGETHER = (
+    "tests/real/security/",
+    "tests/real/serving/",
+    "tests/real/slurm/",
+    "tests/real/training/",
+    "tests/sim/test_sweep_on_ray.py",
+)
+"""Tests of one folder or file share what takes long to start: one worker of xdist has them all."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+    return Together(config, log)
