@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,20 +12,17 @@ import psutil
 import pytest
 
 from tests.house.repo import ROOT
+from tests.real.run.short import check, command
 
 pytestmark = pytest.mark.slow
 
 LOOK_S = 0.2
 RUN_S = 500
-SHORT = {
-    "workload.steps": 3,
-    "workload.prompts_per_step": 4,
-    "workload.group_size": 4,
-    "limits.max_rollouts_in_flight": 32,
-    "real.warm_start.steps": 4,
-    "real.evaluation.every_steps": "inf",
-    "real.evaluation.problems": 4,
+FILE = "tiny-cpu-tp2.toml"
+CHANGED = {
+    "scheduler.class": "in_flight",
     "real.server.weight_transfer": "collective",
+    "real.server.stream_interval_tokens": 0,
 }
 """With two ranks and weights that are sent, so that all that can listen does."""
 
@@ -78,15 +74,10 @@ def _loopback(address: str) -> bool:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched, str, str]:
     """The folder of a run, what was seen, what it printed, and its token."""
     folder = tmp_path_factory.mktemp("watched") / "run"
-    overrides = [f"{key}={value}" for key, value in SHORT.items()]
     log = folder.with_name("printed")
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "areal_real.cli", "train"),
-                *(str(ROOT / "configs" / "real" / "tiny-cpu-tp2.toml"), "--out", str(folder)),
-                *(x for override in overrides for x in ("--set", override)),
-            ],
+            command(FILE, CHANGED, folder),
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -104,6 +95,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched, str, s
             process.wait(60)
     assert process.returncode == 0, log.read_text()
     return folder, watched, log.read_text(), (folder / "token").read_text().strip()
+
+
+def test_it_comes_to_its_end(run: tuple[Path, Watched, str, str]) -> None:
+    check(FILE, CHANGED, run[0])
 
 
 def test_nothing_of_a_run_listens_beyond_loopback(
