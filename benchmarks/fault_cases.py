@@ -76,7 +76,7 @@ class Case:
         """In words and TOML, for whoever looks into it."""
         setup = self.setup
         schedule = "".join(f"\n    {toml_value(fault.table())}," for fault in setup.faults.schedule)
-        drawn = dataclasses.replace(setup.faults, schedule=())
+        drawn = str(dataclasses.replace(setup.faults, schedule=())).replace(", schedule=()", "")
         place = "colocated" if setup.colocated else "separate"
         return (
             f"seed {self.seed}: {self.path} {self.options}\n{setup.limits}\n"

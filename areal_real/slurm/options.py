@@ -270,6 +270,13 @@ def check_nodes(config: RealConfig, options: JobOptions) -> None:
             f"--nodes {nodes}: the run has {processes} processes of servers and trainer, so nodes"
             f" would be left empty; at most {processes}"
         )
+    cores = options.cpus_per_task
+    if options.run_with == "ray" and nodes * cores < needs.threads:
+        raise ConfigError(
+            f"--nodes {nodes} --cpus-per-task {cores}: Ray wants a core for each of the"
+            f" {needs.threads} threads of servers and trainer; --cpus-per-task"
+            f" {cores_per_node(config, nodes)} would do"
+        )
     if nodes > 1 and config.real.listen == "loopback":
         raise ConfigError(
             f'--nodes {nodes}: real.listen = "loopback", so that parts on different nodes could not'

@@ -159,6 +159,7 @@ REFUSALS: dict[str, tuple[list[str], str]] = {
     "nodes out of reach": (["--nodes", "2"], "--set real.listen=cluster would do"),
     "nodes without Ray": (["--nodes", "2", "--run-with", "local"], "on one node"),
     "GPUs on the CPU": (["--gpus-per-node", "8"], 'real.device = "cpu"'),
+    "too few cores for Ray": (["--cpus-per-task", "1"], "--cpus-per-task 2 would do"),
     "no memory": (["--memory", "lots"], "--memory lots: expected a number"),
     "no time": (["--time", "soon"], "--time soon: expected minutes"),
     "no time at all": (["--time", "0"], "--time 0: has to be more than nothing"),
