@@ -106,6 +106,20 @@ def test_a_cluster_gives_what_this_machine_gives(
 
 
 @pytest.mark.slow
+def test_a_machine_that_is_no_node_asks_the_client_server(
+    nodes: Nodes, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "ray"
+    asked = ["--vary", "limits.eta=1", *SHORT, "--engine", "ray", "--address", nodes.client]
+    sweep = _sweep(HOME, *asked, "--out", out, env=environment)
+    told, error = sweep.communicate(timeout=300)
+    if sweep.returncode == 2 and ("no Ray cluster answered" in error or "with Ray" in error):
+        pytest.skip(f"Ray's own client server gave no connection: {error.strip()}")
+    assert (sweep.returncode, error) == (0, ""), told
+    assert len((out / "results.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
 def test_a_lost_node_costs_its_own_tasks_alone(
     nodes_to_break: Nodes, environment: dict[str, str], tmp_path: Path
 ) -> None:
