@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 LOOK_S = 0.2
 RUN_S = 500
+DNS_PORT = 53
 FILE = "tiny-cpu-tp2.toml"
 CHANGED = {
     "scheduler.class": "in_flight",
@@ -48,11 +49,14 @@ class Watched:
                 self.environments |= {(who, value) for value in process.environ().values()}
                 for connection in process.net_connections("inet"):
                     kind = "udp" if connection.type == 2 else "tcp"
-                    if kind == "udp" or connection.status == psutil.CONN_LISTEN:
+                    peer = connection.raddr  # who alone is heard, also with UDP
+                    if connection.status == psutil.CONN_LISTEN or (kind == "udp" and not peer):
                         place = connection.laddr
                         self.listening.add((who, kind, place.ip, place.port))
-                    elif connection.raddr and not _loopback(connection.raddr.ip):
-                        self.foreign.add((who, connection.raddr.ip))
+                    elif kind == "udp" and peer.port == DNS_PORT:
+                        continue  # torch's store wants a name for the address of who connects
+                    elif peer and not _loopback(peer.ip):
+                        self.foreign.add((who, peer.ip))
             except psutil.Error:
                 continue  # it has just ended
 
