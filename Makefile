@@ -4,8 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A third of their time tests wait: for SLURM, for Ray, for a server that hangs.
-PYTEST_ARGS ?= -n 3
+PYTEST_ARGS ?= -n 2
 TRAIN = $(BIN)/areal-real train configs/real/tiny-cpu.toml --out runs/tiny --overwrite
 
 # One stamp file per kind of install: core runs simulations, real adds SGLang and Megatron-Core, dev

@@ -53,7 +53,8 @@ def test_interrupt(lab: Lab, transport: Literal["disk", "collective"]) -> None:
     async def work() -> list[int]:
         rollouts = await _update(lab, "interrupt")
         # Everything there was is reported once, before the weights are in.
-        assert lab.host.kinds() == ["interrupted", "loaded"]
+        # (Of those submitted meanwhile some may be done by now.)
+        assert lab.host.kinds()[:2] == ["interrupted", "loaded"]
         [(version, stopped)] = lab.host.of("interrupted")
         assert version == old
         assert set(stopped) == set(rollouts[:12])
@@ -92,7 +93,7 @@ def test_in_place(lab: Lab, transport: Literal["disk", "collective"]) -> None:
 
     async def work() -> list[int]:
         rollouts = await _update(lab, "in_place")
-        assert lab.host.kinds() == ["loaded"]
+        assert lab.host.kinds()[0] == "loaded"
         await _new_requests_are_exact(lab)
         await lab.settled(rollouts)
         return rollouts
@@ -120,7 +121,7 @@ def test_drain(lab: Lab, transport: Literal["disk", "collective"]) -> None:
         rollouts = await _update(lab, "drain")
         # Those that were running are done, those that waited have not begun.
         assert {report[1] for report in lab.host.reports[:PLACES]} == set(rollouts[:PLACES])
-        assert lab.host.kinds() == ["finished"] * PLACES + ["loaded"]
+        assert lab.host.kinds()[: PLACES + 1] == ["finished"] * PLACES + ["loaded"]
         await lab.settled(rollouts)
         await _new_requests_are_exact(lab)
         return rollouts
