@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 LOOK_S = 0.2
 RUN_S = 500
-DNS_PORT = 53
+DNS_PORT = 53  # RFC 1035, 4.2.1
 FILE = "tiny-cpu-tp2.toml"
 CHANGED = {
     "scheduler.class": "in_flight",

@@ -130,11 +130,8 @@ def test_a_real_server_tells_of_every_token(lab: Lab) -> None:
     steps = lab.host.steps
     prefilled = [x for x in steps if x.activity == "prefill"]
     decoded = [x for x in steps if x.activity == "decode"]
-    # The step that completes a prompt makes its first token.
-    assert sum(x.steps * x.rollouts for x in prefilled) in (
-        6,
-        7,
-    )  # the newest steps may not be sent yet
+    # The step that completes a prompt makes its first token. The newest may not be sent yet.
+    assert sum(x.steps * x.rollouts for x in prefilled) in (6, 7)
     assert sum(x.steps * x.rollouts for x in decoded) >= sum(29 + x for x in range(6))
     assert sum(x.new_tokens + x.context_tokens for x in prefilled) in (6 * 3, 6 * 3 + 2)
     for step in steps:

@@ -41,6 +41,7 @@ PLANS: dict[str, tuple[Sequence[str], list[dict[str, Any]]]] = {
         [{"checkpoint": 1, "exit": 1}, {"checkpoint": 2, "exit": 1}, {"exit": 0}],
     ),
     "preempted": ((), [WAITS, {"exit": 0}]),
+    "killed": ((), [WAITS, {"exit": 0}]),
     "cancelled": ((), [WAITS]),
     "not again": (("--no-requeue",), [WAITS]),
     "by hand": ((), [{"exit": 130}]),
@@ -88,10 +89,15 @@ def launch(
     )
     python.chmod(0o755)
     (folder / "run.plan.json").write_text(json.dumps(plan))
+    return submit(slurm, folder, *options)
+
+
+def submit(slurm: Cluster, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command that a user would give, and give again."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "areal_real.cli", "launch", str(CONFIG), "--engine", "slurm"),
-            *("--out", str(folder / "run"), "--python", str(python), *options),
+            *("--out", str(folder / "run"), "--python", str(folder / "python"), *options),
         ],
         cwd=ROOT,
         env=slurm.environment,
@@ -151,6 +157,18 @@ def test_a_preempted_job_makes_a_checkpoint_and_goes_on(jobs: dict[str, Job]) ->
     job.slurm.call("scancel", "--batch", "--signal=TERM", job.number)
     assert job.end() == ("COMPLETED", "0:0", 1)
     assert "queued again" in job.log.read_text()
+
+
+def test_after_a_kill_without_notice_the_same_command_goes_on(jobs: dict[str, Job]) -> None:
+    job = jobs["killed"]
+    job.until_it_trains()
+    job.slurm.call("scancel", "--batch", "--signal=KILL", job.number)
+    state, _, restarts = job.end()
+    assert state != "COMPLETED"
+    assert restarts == 0
+    again = number_of(submit(job.slurm, job.out.parent, "--run-with", "local"))
+    assert Job(job.slurm, again, job.out).end() == ("COMPLETED", "0:0", 0)
+    assert [call["attempt"] for call in job.calls][-1] == 1
 
 
 def test_a_cancelled_job_does_not_come_back(jobs: dict[str, Job]) -> None:
