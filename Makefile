@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3
 TRAIN = $(BIN)/areal-real train configs/real/tiny-cpu.toml --out runs/tiny --overwrite
 
 # One stamp file per kind of install: core runs simulations, real adds SGLang and Megatron-Core, dev

@@ -189,7 +189,7 @@ def toml_tab(start: Start) -> None:
     text = toml_text(start)
     st.download_button(
         "Download plan.toml",
-        text,
+        lambda: text,  # made when asked for: a file laid ready is gone after the page's next run
         file_name="plan.toml",
         mime="application/toml",
         on_click="ignore",

@@ -55,10 +55,10 @@ def what_if(start: Start) -> None:
         return
     with left:
         st.caption(units.plain(str(candidate)))
+        comment = "# A what-if of areal-sim ui. Run: areal-sim run FILE\n"
         st.download_button(
             "Download this variant",
-            "# A what-if of areal-sim ui. Run: areal-sim run FILE\n"
-            + resolved_toml(config_of(question, candidate)),
+            lambda: comment + resolved_toml(config_of(question, candidate)),
             file_name="what-if.toml",
             mime="application/toml",
             on_click="ignore",

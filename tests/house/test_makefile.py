@@ -97,7 +97,7 @@ def test_all_goals_wait_for_the_one_install_when_one_needs_dev() -> None:
 
 
 def test_pytest_arguments_are_passed_on() -> None:
-    assert commands_of("test")[-1] == ".venv/bin/python -m pytest -n 2"
+    assert commands_of("test")[-1] == ".venv/bin/python -m pytest -n 3"
     assert commands_of("test", "PYTEST_ARGS=-x")[-1] == ".venv/bin/python -m pytest -x"
 
 

@@ -30,6 +30,7 @@ def test_a_run_over_two_hosts_listens_on_their_addresses_alone(tmp_path: Path) -
         pytest.skip("network namespaces need iproute2 and the rights of root")
     changed = {
         **SETTINGS,
+        "scheduler.class": "in_flight",
         "workload.steps": STEPS,
         "real.listen": "cluster",
         "real.server.weight_transfer": "collective",

@@ -1,31 +1,49 @@
-"""A whole short run, watched from outside: who listens where, and who tells the token."""
+"""A whole short run, watched from outside: who listens where, and who tells the token.
+
+It is a run of the tutorial's scheduler, and comes to its end as any other.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import subprocess
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
+from areal_real.config import load_config
+from areal_real.rows import read_rows
 from tests.house.repo import ROOT
-from tests.real.run.short import check, command
+from tests.real.run.test_run_laws import check_journal
 
 pytestmark = pytest.mark.slow
 
 LOOK_S = 0.2
 RUN_S = 500
 DNS_PORT = 53  # RFC 1035, 4.2.1
-FILE = "tiny-cpu-tp2.toml"
-CHANGED = {
-    "scheduler.class": "in_flight",
+CONFIG = ROOT / "configs" / "real" / "tiny-cpu-tp2.toml"
+STEPS = 3
+SETTINGS = {
+    "scheduler.class": "examples.generate_ahead:GenerateAhead",
+    "workload.steps": STEPS,
+    "workload.prompts_per_step": 4,
+    "workload.group_size": 4,
+    "limits.max_rollouts_in_flight": 32,
+    "real.server.count": 2,
     "real.server.weight_transfer": "collective",
     "real.server.stream_interval_tokens": 0,
+    "real.warm_start.steps": 10,
+    "real.evaluation.every_steps": "inf",
+    "real.evaluation.problems": 4,
 }
-"""With two ranks and weights that are sent, so that all that can listen does."""
+"""Two ranks, two servers, and weights that are sent: all that can listen does."""
+OVERRIDES = [f"{key}={value}" for key, value in SETTINGS.items()]
 
 
 class Watched:
@@ -74,17 +92,35 @@ def _loopback(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that is over: its folder, what was seen of it, and what it printed."""
+
+    folder: Path
+    watched: Watched
+    stdout: str
+    stderr: str
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "token").read_text().strip()
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched, str, str]:
-    """The folder of a run, what was seen, what it printed, and its token."""
-    folder = tmp_path_factory.mktemp("watched") / "run"
-    log = folder.with_name("printed")
-    with log.open("wb") as output:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run, which is watched to its end."""
+    base = tmp_path_factory.mktemp("watched")
+    folder, printed, log = base / "run", base / "stdout", base / "stderr"
+    words = [word for override in OVERRIDES for word in ("--set", override)]
+    with printed.open("wb") as stdout, log.open("wb") as stderr:
         process = subprocess.Popen(
-            command(FILE, CHANGED, folder),
+            [
+                *(sys.executable, "-m", "areal_real.cli", "train", str(CONFIG)),
+                *("--out", str(folder), "--json", *words),
+            ],
             cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=stdout,
+            stderr=stderr,
         )
     watched, seen = Watched(), psutil.Process(process.pid)
     give_up_s = time.monotonic() + RUN_S
@@ -98,18 +134,34 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Watched, str, s
             process.terminate()
             process.wait(60)
     assert process.returncode == 0, log.read_text()
-    return folder, watched, log.read_text(), (folder / "token").read_text().strip()
+    return Run(folder=folder, watched=watched, stdout=printed.read_text(), stderr=log.read_text())
 
 
-def test_it_comes_to_its_end(run: tuple[Path, Watched, str, str]) -> None:
-    check(FILE, CHANGED, run[0])
+def test_it_comes_to_its_end(run: Run) -> None:
+    summary = json.loads(run.stdout)
+    assert summary["steps"] == STEPS
+    assert summary["recomputed_tokens"] >= 0
+    check_journal(run.folder / "journal.jsonl.gz", load_config(CONFIG, OVERRIDES), STEPS)
+    for picture in ("timeline.png", "learning.png"):
+        assert (run.folder / picture).stat().st_size > 10_000
 
 
-def test_nothing_of_a_run_listens_beyond_loopback(
-    run: tuple[Path, Watched, str, str],
-) -> None:
-    _, watched, _, _ = run
-    listening = watched.listening
+def test_what_is_learnt_from_is_as_stale_as_is_said(run: Run) -> None:
+    rows = read_rows(run.folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        # What the schedule counts on is never younger than what the server says.
+        assert -1e-9 <= row["lag/reported_mean"] <= row["lag/mean"] + 1e-9
+        assert row["lag/max"] <= 2
+        if row["lag/max"] == 0:
+            # Nothing is stale: after any transfer of weights the trainer computes the very
+            # log-probabilities that the server reported.
+            assert row["trainer/behaviour_weight_max"] == pytest.approx(1.0, abs=1e-4)
+    assert rows[0]["lag/max"] == 0
+
+
+def test_nothing_of_a_run_listens_beyond_loopback(run: Run) -> None:
+    watched, listening = run.watched, run.watched.listening
     who = {name for name, *_ in listening}
     # The run for rank 0, the server, the ranks' store and the weights': else nothing was seen.
     assert {"areal_real.cli", "cpu_launcher", "training.worker"} <= who
@@ -120,10 +172,10 @@ def test_nothing_of_a_run_listens_beyond_loopback(
     assert "rewards.worker" not in who
 
 
-def test_the_token_is_told_to_nobody(run: tuple[Path, Watched, str, str]) -> None:
-    folder, watched, printed, token = run
+def test_the_token_is_told_to_nobody(run: Run) -> None:
+    folder, watched, token = run.folder, run.watched, run.token
     assert len(token) == 64
-    assert token not in printed
+    assert token not in run.stdout + run.stderr
     assert not [line for line in watched.command_lines if token in line]
     # Rank 0 has it from its environment, which only its owner can read.
     holders = {who for who, value in watched.environments if token in value}
@@ -136,11 +188,11 @@ def test_the_token_is_told_to_nobody(run: tuple[Path, Watched, str, str]) -> Non
     assert [path for path in files if token in _text(path)] == [folder / "token"]
 
 
-def test_what_holds_a_secret_is_its_owners_alone(run: tuple[Path, Watched, str, str]) -> None:
-    folder, _, _, _ = run
-    assert (folder / "token").stat().st_mode & 0o777 == 0o600
-    assert (folder / "token").stat().st_uid == os.getuid()
-    for log in (folder / "logs").glob("server-*.log"):
+def test_what_holds_a_secret_is_its_owners_alone(run: Run) -> None:
+    kept = (run.folder / "token").stat()
+    assert kept.st_mode & 0o777 == 0o600
+    assert kept.st_uid == os.getuid()
+    for log in (run.folder / "logs").glob("server-*.log"):
         assert log.stat().st_mode & 0o077 == 0
 
 

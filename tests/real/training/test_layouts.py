@@ -24,20 +24,23 @@ ADAM_BETA1 = 0.9
 
 Arrays = dict[str, NDArray[np.float32]]
 
-LAYOUTS = [
-    ("one", "one"),
-    ("two", "tp2"),
-    ("two", "pp2"),
-    ("two", "dp2"),
-    ("two", "dp2-distributed"),
+MODELS = sorted(small.MODELS)
+TWO = ["tp2", "pp2", "dp2", "dp2-distributed"]
+FOUR = [("tp2-pp2", MODELS), ("tp2-dp2-distributed", ["plain"]), ("pp2-dp2", ["plain"])]
+BEYOND_ONE = [
+    *(("two", layout, model) for layout in TWO for model in MODELS),
     *(
-        pytest.param("four", name, marks=pytest.mark.slow)
-        for name in ("tp2-pp2", "tp2-dp2-distributed", "pp2-dp2")
+        pytest.param("four", layout, model, marks=pytest.mark.slow)
+        for layout, models in FOUR
+        for model in models
     ),
 ]
 
-in_every_layout = pytest.mark.parametrize(("world", "layout"), LAYOUTS)
-of_both_models = pytest.mark.parametrize("model", sorted(small.MODELS))
+beyond_one_process = pytest.mark.parametrize(("world", "layout", "model"), BEYOND_ONE)
+in_every_layout = pytest.mark.parametrize(
+    ("world", "layout", "model"), [*(("one", "one", model) for model in MODELS), *BEYOND_ONE]
+)
+of_both_models = pytest.mark.parametrize("model", MODELS)
 
 
 def tensors(folder: Path) -> Arrays:
@@ -79,7 +82,6 @@ def out(request: pytest.FixtureRequest, world: str, layout: str, model: str) -> 
     return folder
 
 
-@of_both_models
 @in_every_layout
 class TestEqualToPlainTorch:
     def test_weights_go_through_unchanged(self, reference: Path, out: Path, model: str) -> None:
@@ -138,7 +140,6 @@ class TestEqualToPlainTorch:
         )
 
 
-@of_both_models
 @in_every_layout
 class TestCheckpoints:
     @pytest.mark.parametrize("part", ["weights", "exp_avg", "exp_avg_sq", "rng"])
@@ -171,7 +172,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 @of_both_models
-@pytest.mark.parametrize("layout", ["tp2", "pp2", "dp2", "dp2-distributed"])
+@pytest.mark.parametrize("layout", TWO)
 def test_one_process_goes_on_from_a_checkpoint_of_two(
     one: Path, two: Path, layout: str, model: str
 ) -> None:
@@ -226,8 +227,7 @@ def test_bfloat16_is_near_float32(reference: Path, out: Path) -> None:
     assert found[0]["grad_norm"] == pytest.approx(wanted["norm"][0], rel=0.05)
 
 
-@of_both_models
-@pytest.mark.parametrize(("world", "layout"), LAYOUTS[1:])
+@beyond_one_process
 def test_weights_for_servers(reference: Path, out: Path, model: str) -> None:
     assert_same(tensors(out / "sent.safetensors"), tensors(reference / model))
 
