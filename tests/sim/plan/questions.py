@@ -11,7 +11,7 @@ SMALL = Question(
     model="1.5b",
     gpus=offers(["8xH100"]),
     prompts_per_step=16,
-    group_size=8,
+    group_size=4,
     length_scale=0.15,
     max_prompt_tokens=256,
     max_response_tokens=2048,
@@ -26,7 +26,7 @@ def small(**changes: Any) -> Question:
 
 
 ARGUMENTS = (
-    *("--model", "1.5b", "--gpus", "8xH100", "--prompts-per-step", "16", "--group-size", "8"),
+    *("--model", "1.5b", "--gpus", "8xH100", "--prompts-per-step", "16", "--group-size", "4"),
     *("--length-scale", "0.15"),
     *("--max-prompt-tokens", "256", "--max-response-tokens", "2048", "--steps", "40", "--eta", "2"),
 )
