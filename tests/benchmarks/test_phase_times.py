@@ -174,9 +174,14 @@ def test_every_real_row_is_set_up_or_has_a_reason() -> None:
 
 
 @pytest.mark.slow
-def test_the_real_runs() -> None:
-    report = phase_times.compare(real_data(phase_times.CASES))
-    steps = {case.name: case for case in report.cases if case.quantity == "step (s)"}
-    assert len(steps) == 15
-    assert abs(steps["verl_fa_7B_sync_128"].error) < 0.15
-    assert abs(steps["nemo05_Llama3.1-8B_on-policy_16"].error) < 0.2
+def test_a_real_run(tmp_path: Path) -> None:
+    """One of them; `python -m benchmarks.phase_times` takes a minute for all."""
+    name = "nemo05_Llama3.1-8B_on-policy_16"
+    header, *rows = (real_data(phase_times.CASES) / phase_times.CASES).read_text().splitlines()
+    (row,) = (row for row in rows if row.startswith(f"{name},"))
+    file = tmp_path / phase_times.CASES
+    file.parent.mkdir()
+    file.write_text(f"{header}\n{row}\n")
+    found = {case.quantity: case for case in phase_times.compare(tmp_path).cases}
+    assert {case.name for case in found.values()} == {name}
+    assert abs(found["step (s)"].error) < 0.2
