@@ -138,7 +138,7 @@ def check(path: str, case: Case) -> Run:
 
 @each_scheduler
 def test_keeps_the_laws_while_the_cluster_races_and_breaks(path: str) -> None:
-    @settings(max_examples=90)
+    @settings(max_examples=60)
     @given(case=cases(path))
     def explore(case: Case) -> None:
         check(path, case)

@@ -15,7 +15,7 @@ import torch
 
 import areal_sim.models
 from tests.real.training import small
-from tests.real.training.conftest import HERE, run_plan
+from tests.real.training.conftest import HERE
 from tests.real.training.test_layouts import assert_equal, assert_same, tensors, told
 
 GPUS = torch.cuda.device_count()
@@ -62,7 +62,10 @@ def worlds(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name, (count, layout) in LAYOUTS.items()
             if count == processes
         ]
-        run_plan(reference, out, plan, processes)
+        file = out / "plan.json"
+        file.write_text(json.dumps(plan))
+        arguments = (str(reference), str(out), str(file))
+        small.run_script(HERE / "layouts.py", *arguments, processes=processes)
     return out
 
 

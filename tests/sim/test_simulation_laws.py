@@ -60,7 +60,7 @@ def explore(path: str, examples: int) -> None:
 @each_scheduler
 def test_laws_hold_in_any_world(path: str) -> None:
     """Ten thousand more worlds are those of ``python -m benchmarks.fault_schedules``."""
-    explore(path, 200)
+    explore(path, 100)
 
 
 @each_scheduler

@@ -42,12 +42,6 @@ def nodes(environment: dict[str, str]) -> Iterator[Nodes]:
         yield started
 
 
-@pytest.fixture
-def nodes_to_break(environment: dict[str, str]) -> Iterator[Nodes]:
-    with ray_nodes(environment) as started:
-        yield started
-
-
 def _sweep(*arguments: object, env: dict[str, str], cwd: Path = ROOT) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "areal_sim.cli", "sweep", *map(str, arguments), "--quiet"]
     return subprocess.Popen(
@@ -117,19 +111,6 @@ def test_a_machine_that_is_no_node_asks_the_client_server(
         pytest.skip(f"Ray's own client server gave no connection: {error.strip()}")
     assert (sweep.returncode, error) == (0, ""), told
     assert len((out / "results.csv").read_text().splitlines()) == 2
-
-
-@pytest.mark.slow
-def test_a_lost_node_costs_its_own_tasks_alone(
-    nodes_to_break: Nodes, environment: dict[str, str], tmp_path: Path
-) -> None:
-    nodes, out = nodes_to_break, tmp_path / "ray"
-    asked = [*TWO_LONG, "--engine", "ray", "--address", nodes.address]
-    process = _sweep(HOME, *asked, "--out", out, env=environment)
-    _wait_until("both nodes are busy", lambda: all(_busy(nodes)))
-    nodes.remove()
-    assert _ended(process) == ""
-    assert (out / "results.csv").read_bytes() == _here(*TWO_LONG, out=tmp_path / "here")
 
 
 @pytest.mark.slow
@@ -227,6 +208,19 @@ def test_a_node_with_other_code_is_refused(
     assert "has other code than this machine; install the same version" in told.stderr
     assert len(told.stderr.splitlines()) == 1
     assert not list(tmp_path.glob("simulated/*"))
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_its_own_tasks_alone(
+    nodes: Nodes, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "ray"
+    asked = [*TWO_LONG, "--engine", "ray", "--address", nodes.address]
+    process = _sweep(HOME, *asked, "--out", out, env=environment)
+    _wait_until("both nodes are busy", lambda: all(_busy(nodes)))
+    nodes.remove()  # so this is the last test with that cluster
+    assert _ended(process) == ""
+    assert (out / "results.csv").read_bytes() == _here(*TWO_LONG, out=tmp_path / "here")
 
 
 def test_what_a_worker_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -181,30 +179,3 @@ def test_a_refused_update_leaves_the_server_as_it_was(lab: Lab, tmp_path: Path) 
         np.testing.assert_allclose(answer.logprobs, told, rtol=0, atol=EXACT)
 
     lab.run(work())
-
-
-def test_a_server_dies_with_who_started_it(lab: Lab, tmp_path: Path) -> None:
-    """Even if that is killed, and cannot clean up."""
-    program = tmp_path / "program.py"
-    program.write_text(f"""
-import asyncio, sys
-from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
-from areal_real.serving.launch import start_server
-from areal_real.serving.options import ServerOptions
-
-async def main():
-    model, log = Path(sys.argv[1]), Path(sys.argv[2])
-    server = await start_server(ServerOptions(), model, weight_version=0, log=log)
-    print(server.pid, flush=True)
-    await asyncio.sleep(600)
-
-asyncio.run(main())
-""")
-    command = [sys.executable, str(program), str(lab.partner.folder(0)), str(tmp_path / "log")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        leader = int(process.stdout.readline())
-        assert len(group(leader)) > 2
-        process.kill()
-    lab.run(lab.until(lambda: not group(leader), "its end", 20))

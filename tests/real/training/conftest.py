@@ -137,12 +137,7 @@ def four(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_plan(reference: Path, out: Path, plan: list[dict[str, Any]], processes: int) -> Path:
     """Run layouts one after the other in one start of processes; returns the folder of results."""
-    (out / "plan.json").write_text(json.dumps(plan))
-    small.run_script(
-        HERE / "layouts.py",
-        str(reference),
-        str(out),
-        str(out / "plan.json"),
-        processes=processes,
-    )
+    file = out / "plan.json"
+    file.write_text(json.dumps(plan))
+    small.run_script(HERE / "layouts.py", str(reference), str(out), str(file), str(processes))
     return out

@@ -1,13 +1,17 @@
-"""Run under torchrun: trainers of several layouts one after the other, in one start of processes.
+"""Run as a script: trainers of several layouts one after the other, in one start of processes.
 
 Arguments: a folder with what `reference.py` wrote, a folder for results, a file with the names and
-settings of the layouts. Nothing is judged here; the tests read the results.
+settings of the layouts, and, unless torchrun has started them, how many processes to fork: that
+takes one import of Megatron for all of them, but is not for GPUs. Nothing is judged here; the tests
+read the results.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,8 +162,9 @@ class Layout:
         trainer.save(self.out / "adopted")
 
 
-def main(reference: Path, out: Path, plan: list[dict[str, Any]]) -> None:
-    """Go through the plan."""
+def main(rank: int, reference: Path, out: Path, plan: list[dict[str, Any]]) -> None:
+    """Go through the plan, as one of the processes."""
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     for item in plan:
         for model in item["models"]:
@@ -171,4 +176,12 @@ def main(reference: Path, out: Path, plan: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))
+    reference, out, plan, *forked = sys.argv[1:]
+    work = (Path(reference), Path(out), json.loads(Path(plan).read_text()))
+    if not forked:
+        main(int(os.environ["RANK"]), *work)
+    else:
+        os.environ |= {"WORLD_SIZE": forked[0], "MASTER_ADDR": "127.0.0.1"}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+        torch.multiprocessing.start_processes(main, work, int(forked[0]), start_method="fork")
