@@ -35,14 +35,13 @@ SETTINGS = {
     "workload.prompts_per_step": 4,
     "workload.group_size": 4,
     "limits.max_rollouts_in_flight": 32,
-    "real.server.count": 2,
     "real.server.weight_transfer": "collective",
     "real.server.stream_interval_tokens": 0,
     "real.warm_start.steps": 10,
     "real.evaluation.every_steps": "inf",
     "real.evaluation.problems": 4,
 }
-"""Two ranks, two servers, and weights that are sent: all that can listen does."""
+"""Two ranks, and weights that are sent, so that all that can listen does."""
 OVERRIDES = [f"{key}={value}" for key, value in SETTINGS.items()]
 
 
