@@ -47,20 +47,17 @@ MOST_LAG = {"synchronous": 0, "one_step_off": 1}
 """What some schedulers promise beyond the limits."""
 
 
-def explore(path: str, examples: int) -> None:
-    @settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
-    @given(world=worlds(path))
-    def any_world(world: World) -> None:
-        _, audit = check(world)
-        assert max(audit.lags) <= MOST_LAG.get(path, world.steps)
-
-    any_world()
-
-
 @each_scheduler
 def test_laws_hold_in_any_world(path: str) -> None:
     """Ten thousand more worlds are those of ``python -m benchmarks.fault_schedules``."""
-    explore(path, 100)
+
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+    @given(world=worlds(path))
+    def explore(world: World) -> None:
+        _, audit = check(world)
+        assert max(audit.lags) <= MOST_LAG.get(path, world.steps)
+
+    explore()
 
 
 @each_scheduler

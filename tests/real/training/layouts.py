@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from areal_real.errors import BackendError
 from areal_real.training import cpu
 from areal_real.training.settings import TrainerSettings
+from benchmarks.ray_nodes import free_port
 from tests.real.training import small
 
 cpu.enable()  # before anything else imports Megatron: it shortens that
@@ -182,6 +182,5 @@ if __name__ == "__main__":
         main(int(os.environ["RANK"]), *work)
     else:
         os.environ |= {"WORLD_SIZE": forked[0], "MASTER_ADDR": "127.0.0.1"}
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+        os.environ["MASTER_PORT"] = str(free_port())
         torch.multiprocessing.start_processes(main, work, int(forked[0]), start_method="fork")
